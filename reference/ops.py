@@ -1,0 +1,133 @@
+"""The operations of a transformer, each as its formula in NumPy.
+
+Every function works in the floating-point type of its first argument. Letters: T tokens in this
+step, S cached length (the step included), D width, H query heads, KH key/value heads, HD head
+width, VD value head width, R rotated dimensions, F feed-forward width, V vocabulary.
+"""
+
+import math
+
+import numpy as np
+
+
+def rmsnorm(x, weight, eps):
+    """x / sqrt(mean(x²) + eps) · weight over the last axis (Zhang & Sennrich, 2019).
+
+    x (..., D); weight (D,), or (H, D) for one row per head. GGUF stores Gemma's weights with
+    their +1 already added.
+    """
+    mean_square = np.mean(x * x, axis=-1, keepdims=True)
+    return x / np.sqrt(mean_square + x.dtype.type(eps)) * weight
+
+
+def layernorm(x, weight, bias, eps):
+    """(x - mean(x)) / sqrt(var(x) + eps) · weight + bias over the last axis (Ba et al., 2016).
+
+    x (..., D); weight (D,) or (H, D); bias like weight, or None.
+    """
+    centred = x - np.mean(x, axis=-1, keepdims=True)
+    variance = np.mean(centred * centred, axis=-1, keepdims=True)
+    y = centred / np.sqrt(variance + x.dtype.type(eps)) * weight
+    return y if bias is None else y + bias
+
+
+def rope_table(positions, dims, base, factor=1.0, freq_factors=None):
+    """cos and sin, float64 (T, R/2), of angle[t, i] = positions[t] / factor · frequency[i].
+
+    frequency[i] = base^(-2i/R), R = `dims` (Su et al., RoFormer, 2021). `factor` stretches the
+    positions (Chen et al., position interpolation, 2023); `freq_factors` (R/2,) divide the
+    frequencies (Llama 3, stored as `rope_freqs.weight`).
+    """
+    frequency = float(base) ** (-np.arange(0, dims, 2, dtype=np.float64) / dims)
+    if freq_factors is not None:
+        frequency = frequency / np.asarray(freq_factors, np.float64)
+    angle = np.outer(np.asarray(positions, np.float64) / factor, frequency)
+    return np.cos(angle), np.sin(angle)
+
+
+def rope(x, cos, sin, kind):
+    """Rotates pairs of the first R = 2 · cos.shape[1] elements of each head; the rest stay.
+
+    x (T, H, HD); cos, sin (T, R/2). The pair of angle i is (x[i], x[i + R/2]) for kind "half"
+    (GPT-NeoX) and (x[2i], x[2i + 1]) for kind "interleaved" (RoFormer).
+    """
+    half = cos.shape[1]
+    if kind == "half":
+        first, second = slice(0, half), slice(half, 2 * half)
+    elif kind == "interleaved":
+        first, second = slice(0, 2 * half, 2), slice(1, 2 * half, 2)
+    else:
+        raise ValueError(f"rope kind {kind!r} is neither 'half' nor 'interleaved'")
+    cos, sin = (table.astype(x.dtype)[:, None, :] for table in (cos, sin))  # (T, 1, R/2)
+    y = x.copy()
+    y[..., first] = x[..., first] * cos - x[..., second] * sin
+    y[..., second] = x[..., first] * sin + x[..., second] * cos
+    return y
+
+
+def attention_mask(tokens, length, window=None):
+    """bool (T, S): may query t, at position S - T + t, see key s? Causal, and within `window`.
+
+    A query at position p sees the keys p - window + 1 .. p, itself among them.
+    """
+    query = np.arange(length - tokens, length)[:, None]
+    key = np.arange(length)[None, :]
+    visible = key <= query
+    return visible if window is None else visible & (key > query - window)
+
+
+def softmax(x):
+    """exp(x - max(x)) / sum(exp(x - max(x))) over the last axis; -inf becomes 0."""
+    exponential = np.exp(x - np.max(x, axis=-1, keepdims=True))
+    return exponential / np.sum(exponential, axis=-1, keepdims=True)
+
+
+def softcap(x, cap):
+    """cap · tanh(x / cap) (Gemma 2, 2024)."""
+    return np.tanh(x / cap) * cap
+
+
+def attention(q, k, v, scale, window=None, cap=None):
+    """softmax(mask(softcap(scale · q kᵀ))) v, causal; the queries are the last T of S positions.
+
+    q (T, H, HD), k (S, KH, HD), v (S, KH, VD) -> (T, H, VD). Query head h reads key/value head
+    h // (H / KH): each is repeated H/KH times in a row (Ainslie et al., GQA, 2023).
+    """
+    tokens, heads = q.shape[:2]
+    group = heads // k.shape[1]
+    mask = attention_mask(tokens, k.shape[0], window)
+    out = np.empty((tokens, heads, v.shape[2]), q.dtype)
+    for h in range(heads):  # head by head, so that T·S scores are in memory and not H·T·S
+        scores = q[:, h] @ k[:, h // group].T * q.dtype.type(scale)  # (T, S)
+        if cap is not None:
+            scores = softcap(scores, cap)
+        scores[~mask] = -np.inf
+        out[:, h] = softmax(scores) @ v[:, h // group]
+    return out
+
+
+def silu(x):
+    """x · sigmoid(x) = x / (1 + exp(-x)), written so that exp never overflows."""
+    small = np.exp(-np.abs(x))
+    return x * np.where(x >= 0, 1, small).astype(x.dtype) / (1 + small)
+
+
+def gelu_tanh(x):
+    """x/2 · (1 + tanh(√(2/π) (x + 0.044715 x³))) (Hendrycks & Gimpel, 2016)."""
+    return x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x))) * 0.5
+
+
+def gelu(x):
+    """x/2 · (1 + erf(x / √2)) (Hendrycks & Gimpel, 2016)."""
+    erf = np.vectorize(math.erf, otypes=[np.float64])(x / math.sqrt(2))
+    return x * (1 + erf.astype(x.dtype)) * 0.5
+
+
+def swiglu(gate, up):
+    """silu(gate) · up (Shazeer, 2020); gate, up (T, F)."""
+    return silu(gate) * up
+
+
+def geglu(gate, up):
+    """gelu_tanh(gate) · up (Shazeer, 2020); gate, up (T, F)."""
+    return gelu_tanh(gate) * up

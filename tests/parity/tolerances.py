@@ -1,0 +1,60 @@
+"""Every tolerance of the parity tests, each with its reason.
+
+NMSE = sum (a - b)² / sum b². All rows are meant in exact mode (float32 activations and KV cache)
+unless their name says int8.
+"""
+
+from typing import NamedTuple
+
+
+class Tolerance(NamedTuple):
+    """The bounds a comparison must keep (None: not asked for) and why they are what they are."""
+
+    nmse: float | None
+    max_abs: float | None
+    reason: str
+
+    def twice(self):
+        """The row with both bounds doubled: two float32 walks, each within it of the truth."""
+        nmse = None if self.nmse is None else 2 * self.nmse
+        max_abs = None if self.max_abs is None else 2 * self.max_abs
+        return Tolerance(nmse, max_abs, f"twice: {self.reason}")
+
+
+EXACT = Tolerance(nmse=0.0, max_abs=0.0, reason="the same arithmetic: not one bit may differ")
+
+_ROUNDING = "a few float32 roundings an element; one has an NMSE of 1e-15"
+
+# One operation against float64 NumPy on the same inputs.
+OP = {
+    "embed": EXACT,
+    "norm": Tolerance(1e-12, None, _ROUNDING),
+    "rope": Tolerance(1e-12, None, _ROUNDING),
+    "f16_store": Tolerance(1e-7, None, "one rounding to 11 bits, whose NMSE is 2^-24"),
+    "activation": Tolerance(1e-12, None, _ROUNDING),
+    "softmax": Tolerance(1e-12, None, _ROUNDING),
+    "attention": Tolerance(1e-11, None, "two float32 matrix products around a softmax"),
+    "matvec": Tolerance(1e-11, None, "a float32 sum of thousands of products, in any order"),
+    "matvec_int8": Tolerance(5e-4, None, "8-bit activations: a step of max/127 in each block"),
+}
+
+# One tap, its layer fed with the reference's own input.
+LAYER = {
+    "float": Tolerance(1e-10, None, "a dozen operations of OP one after another"),
+    "int8": Tolerance(2e-3, None, "four matvecs with 8-bit activations one after another"),
+}
+
+# The reference's logits against Hugging Face transformers in float32 on the same weights. Measured
+# noise: the largest difference of transformers in float32 and in float64.
+FOREIGN = {
+    "gemma3_default": Tolerance(None, 1e-4, "15 times the measured noise of 6.8e-6"),
+    "gemma3_Q4_K_M": Tolerance(None, 1e-4, "17 times the measured noise of 5.8e-6"),
+    "gemma3_pattern": Tolerance(None, 3e-5, "7 times the measured noise of 4.0e-6"),
+    "llama": Tolerance(None, 3e-4, "12 times the measured noise of 2.4e-5"),
+}
+
+# The runtime's logits, free running, against the reference.
+MODEL = {name: tolerance.twice() for name, tolerance in FOREIGN.items()}
+MODEL["f16_cache"] = Tolerance(
+    None, 6e-2, "llama.cpp with an f16 cache differs by up to 2.9e-2 on models of this size"
+)
