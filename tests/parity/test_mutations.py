@@ -1,0 +1,202 @@
+"""Rung "mutation": the classic bugs, patched in one at a time; for each a check must fail.
+
+A mutation replaces a piece of a module's source, which must occur there, and loads the result under
+the module's own name in the places that use it.
+"""
+
+import importlib
+import importlib.util
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.parity import conftest, test_layers, test_models, test_ops
+from zerfoo_numba import generate, ops, quant
+from zerfoo_numba.devices import open_device
+from zerfoo_numba.kernels import embed, matvec
+
+GQA = "gemma3_Q4_K_M"  # 8 query heads on 2 key heads, eps 3e-3, a scaled global rope
+_serial = itertools.count()
+
+
+def fresh(name, **options):
+    return conftest.golden_model.__wrapped__(name, "emulator", **options)
+
+
+def logits(name=GQA):
+    test_models.check_logits(fresh(name), name)
+
+
+def layers(name=GQA):
+    ids = conftest.golden_tokens(name, "long")
+    test_layers.check_layers(fresh(name), conftest.golden_reference(name), ids)
+
+
+def split(name=GQA):
+    ids = conftest.golden_tokens(name, "short")
+    test_models.check_split(fresh(name), name, ids, 4)
+
+
+def greedy(name="gemma3_default"):
+    built = fresh(name)
+    ids = conftest.golden_tokens(name, "short")
+    assert built.greedy_ids(ids, 6) == test_models.greedy_by_prefill(built, ids, 6)
+
+
+def product(type_name):
+    return lambda: test_ops.test_matmul(open_device("emulator"), type_name, 1)
+
+
+def tie():
+    test_ops.test_argmax(open_device("emulator"), 5000)
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """`old` becomes `new` in `module`; `check` must then fail."""
+
+    name: str
+    module: str
+    old: str
+    new: str
+    check: object
+
+
+MUTATIONS = (
+    Mutation(
+        "rope offset of later layers taken after layer 0 moved its cursor", "zerfoo_numba.model",
+        "cache, table = self.cache.layers[i], self.tables[layer.rope]",
+        "cache, table = self.cache.layers[i], shifted(self.tables[layer.rope], T if i else 0)",
+        split,
+    ),
+    Mutation(
+        "query heads tiled over key heads, not repeated", "zerfoo_numba.kernels.attention",
+        "kh = uint32(h // uint32(H // KH))", "kh = uint32(h % KH)", logits,
+    ),
+    Mutation(
+        "K-quant nibbles interleaved 2j, 2j+1", "zerfoo_numba.quant.kquants",
+        "byte = u8_at(w, u32(qs + u32(u32(i >> u32(6)) << u32(5)) + u32(i & u32(31))))\n"
+        "    return nibble(byte, u32(u32(i >> u32(5)) & u32(1)))",
+        "byte = u8_at(w, u32(qs + u32(i >> u32(1))))\n    return nibble(byte, u32(i & u32(1)))",
+        product("Q4_K"),
+    ),
+    Mutation(
+        "Q6_K high bits taken from the wrong half", "zerfoo_numba.quant.kquants",
+        "half = u32(u32(i >> u32(7)) << u32(5))", "half = u32(0)", product("Q6_K"),
+    ),
+    Mutation(
+        "position stale on replay", "zerfoo_numba.kernels.argmax",
+        "position[0] = following", "pass", greedy,
+    ),
+    Mutation(
+        "window one too wide", "zerfoo_numba.kernels.attention",
+        "uint32(uint32(p - window) + uint32(1))", "uint32(p - window)", logits,
+    ),
+    Mutation(
+        "window one too narrow", "zerfoo_numba.kernels.attention",
+        "uint32(uint32(p - window) + uint32(1))", "uint32(uint32(p - window) + uint32(2))", logits,
+    ),
+    Mutation(
+        "a prefill that sees the future", "zerfoo_numba.kernels.attention",
+        "KH, HD, VD, first, p, uint32(1), cap",
+        "KH, HD, VD, first, uint32(p + uint32(3)), uint32(1), cap",
+        logits,
+    ),
+    Mutation(
+        "no epsilon in the norm", "zerfoo_numba.kernels.rmsnorm",
+        "partial) * mean_factor + eps", "partial) * mean_factor", layers,
+    ),
+    Mutation(
+        "no epsilon in the head norm", "zerfoo_numba.kernels.rope",
+        "mean_factor + eps)", "mean_factor)", layers,
+    ),
+    Mutation(
+        "pairs of the other rope convention", "zerfoo_numba.kernels.rope",
+        'interleaved = pairs == "interleaved"', 'interleaved = pairs != "interleaved"', layers,
+    ),
+    Mutation(
+        "k normalised with the weight of q", "zerfoo_numba.kernels.rope",
+        "offset, k_weight, scale", "offset, q_weight, scale", layers,
+    ),
+    Mutation(
+        "embedding not scaled", "zerfoo_numba.model", "config.embed_scale)", "1.0)", logits,
+    ),
+    Mutation(
+        "local layers rotated with the global base", "zerfoo_numba.model",
+        "self.tables[layer.rope]", "self.tables[config.layers[-1].rope]", logits,
+    ),
+    Mutation(
+        "post norm skipped", "zerfoo_numba.model",
+        "if weight is None:", "if True:", layers,
+    ),
+    Mutation(
+        "silu for gelu", "zerfoo_numba.kernels.activation",
+        "make_gated_kernel1(gelu)", "make_gated_kernel1(silu)", layers,
+    ),
+    Mutation(
+        "the last of equal logits wins", "zerfoo_numba.kernels.argmax",
+        "value == best and index < best_index", "value == best and index > best_index", tie,
+    ),
+)  # fmt: skip
+
+
+def mutant(mutation, folder):
+    """The module with the mutation in it, loaded beside the real one."""
+    path = importlib.util.find_spec(mutation.module).origin
+    source = Path(path).read_text()
+    assert mutation.old in source, "the mutation no longer applies: its text is gone"
+    copy = folder / f"mutant_{next(_serial)}.py"
+    copy.write_text(source.replace(mutation.old, mutation.new) + HELP)
+    spec = importlib.util.spec_from_file_location(copy.stem, copy)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+HELP = '''
+
+def shifted(table, rows):
+    """The rope table as a walk would see it whose cursor is `rows` too far."""
+    from zerfoo_numba.weights import RopeTable
+
+    half = table.dims // 2
+    cut = lambda b: b.view((b.shape[0] - rows, half), rows * half)
+    return RopeTable(cut(table.cos), cut(table.sin), table.dims, table.pairs)
+'''
+
+
+def install(monkeypatch, mutation, module):
+    """Put the mutant where its users look it up."""
+    short = mutation.module.rsplit(".", 1)[-1]
+    if mutation.module == "zerfoo_numba.model":
+        monkeypatch.setattr(generate, "Walk", module.Walk)
+    elif mutation.module.startswith("zerfoo_numba.quant."):
+        for name, layout in module.LAYOUTS.items():
+            monkeypatch.setitem(quant.QUANTS, name, quant.Quant(name, *layout))
+        for kernels in (matvec.make_matvec_kernel1, embed.make_embed_kernel1):
+            kernels.cache_clear()
+    else:
+        monkeypatch.setattr(ops, short, module)
+        monkeypatch.setattr(test_ops, short, module)
+
+
+@pytest.fixture
+def clean_kernels():
+    """Kernels built around a mutant must not outlive the test."""
+    yield
+    matvec.make_matvec_kernel1.cache_clear()
+    embed.make_embed_kernel1.cache_clear()
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda m: m.name)
+def test_the_suite_notices(mutation, monkeypatch, tmp_path, clean_kernels):
+    install(monkeypatch, mutation, mutant(mutation, tmp_path))
+    with pytest.raises(AssertionError):
+        mutation.check()
+
+
+def test_without_a_mutation_every_check_passes():
+    for check in dict.fromkeys(m.check for m in MUTATIONS):
+        check()

@@ -1,0 +1,248 @@
+"""Rung "op": every kernel version on every device against float64 NumPy."""
+
+import numpy as np
+import pytest
+
+from reference import ops as reference_ops
+from reference.quant import dequantize
+from tests.parity.compare import assert_close
+from tests.parity.tolerances import OP
+from zerfoo_numba.cache import LayerCache
+from zerfoo_numba.kernels import activation, argmax, attention, embed, matvec, rmsnorm, rope
+from zerfoo_numba.kernels.kv import CACHE_TYPES
+from zerfoo_numba.quant import QUANTS
+from zerfoo_numba.weights import RopeTable, Weight
+
+FORMATS = tuple(QUANTS)
+# (N, K): tile-aligned; odd rows and an odd number of blocks; a single row.
+MATRICES = ((8, 256), (37, 768), (1, 512))
+# H, KH, HD: one KV head; groups of 3 at a width that is no multiple of 32; no groups; the widest.
+HEADS = ((4, 1, 64), (6, 2, 24), (2, 2, 128), (4, 2, 256))
+
+
+def filled(device, shape, dtype=np.float32):
+    """A buffer of NaN (or all ones bits), so that an element nobody writes is seen."""
+    poison = np.full(shape, np.nan, dtype) if dtype == np.float32 else np.full(shape, -1, np.int64)
+    return device.upload(poison.astype(dtype))
+
+
+def wide(array):
+    return array.astype(np.float64)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("shape", rmsnorm.SHAPES, ids=str)
+def test_rmsnorm(device, shape, version):
+    a = rmsnorm.inputs(np.random.default_rng(1), **shape)
+    out = filled(device, a["x"].shape)
+    x, weight = device.upload(a["x"]), device.upload(a["weight"])
+    rmsnorm.rmsnorm(device, out, x, weight, a["eps"], version=version)
+    want = reference_ops.rmsnorm(wide(a["x"]), wide(a["weight"]), a["eps"])
+    assert_close("rmsnorm", device.read(out), want, OP["norm"])
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize("shape", rmsnorm.SHAPES, ids=str)
+def test_add_rmsnorm_equals_add_then_rmsnorm(device, shape, in_place):
+    a = rmsnorm.add_inputs(np.random.default_rng(2), **shape)
+    x, residual = device.upload(a["x"]), device.upload(a["residual"])
+    out = x if in_place else filled(device, a["x"].shape)
+    rmsnorm.add_rmsnorm(device, out, residual, x, device.upload(a["weight"]), a["eps"])
+    total = a["residual"] + a["x"]
+    want = reference_ops.rmsnorm(wide(total), wide(a["weight"]), a["eps"])
+    assert_close("add_rmsnorm", device.read(out), want, OP["norm"])
+    np.testing.assert_array_equal(device.read(residual), total)
+
+
+def test_rmsnorm_of_tiny_values_is_ruled_by_eps(device):
+    x = np.full((1, 64), 1e-4, np.float32)
+    out = filled(device, x.shape)
+    rmsnorm.rmsnorm(device, out, device.upload(x), device.upload(np.ones(64, np.float32)), 1e-3)
+    assert_close("rmsnorm", device.read(out), wide(x) / np.sqrt(1e-8 + 1e-3), OP["norm"])
+
+
+@pytest.mark.parametrize("kind", ["geglu", "swiglu"])
+@pytest.mark.parametrize("shape", activation.SHAPES, ids=str)
+def test_gated(device, shape, kind):
+    a = activation.inputs(np.random.default_rng(3), **shape)
+    a["gate"].flat[:4] = (60, -60, 0, 1e-6)
+    out = filled(device, a["gate"].shape)
+    activation.gated(device, out, device.upload(a["gate"]), device.upload(a["up"]), kind)
+    want = getattr(reference_ops, kind)(wide(a["gate"]), wide(a["up"]))
+    assert_close(kind, device.read(out), want, OP["activation"])
+
+
+def test_softcap(device):
+    x = np.random.default_rng(4).standard_normal((3, 77), np.float32) * 40
+    buffer = device.upload(x)
+    activation.softcap(device, buffer, 30.0)
+    assert_close(
+        "softcap", device.read(buffer), reference_ops.softcap(wide(x), 30.0), OP["softmax"]
+    )
+
+
+def random_weight(device, rng, type_name, N, K):
+    """Random blocks with ordinary scales, and what the reference makes of them in float64."""
+    quant = QUANTS[type_name]
+    data = rng.integers(0, 256, (N * K // quant.block_size, quant.block_bytes), np.uint8)
+    if quant.block_size == 1:
+        values = rng.standard_normal((N, K)).astype(np.float32)
+        raw = {"F32": values, "F16": values.astype("<f2"), "BF16": values.view(np.uint32) >> 16}
+        data = (raw[type_name].astype("<u2") if type_name == "BF16" else raw[type_name]).view("u1")
+    else:
+        scales = {"Q4_K": (0, 2), "Q6_K": (208,)}.get(type_name, (0,))
+        for at in scales:
+            d = rng.uniform(0.001, 0.01, len(data)).astype("<f2")
+            data[:, at : at + 2] = d.view(np.uint8).reshape(-1, 2)
+    data = np.ascontiguousarray(data).reshape(-1)
+    weight = Weight(device.upload(data), type_name, N, K)
+    return weight, wide(dequantize(data, type_name, (K, N)))
+
+
+@pytest.mark.parametrize("type_name", FORMATS)
+@pytest.mark.parametrize("T", [1, 3, 11])
+def test_matmul(device, type_name, T):
+    rng = np.random.default_rng(5)
+    for N, K in MATRICES:
+        weight, values = random_weight(device, rng, type_name, N, K)
+        x = rng.standard_normal((T, K), np.float32)
+        out = filled(device, (T, N))
+        matvec.matmul(device, out, weight, device.upload(x))
+        assert_close(f"{type_name} {N}x{K}", device.read(out), wide(x) @ values.T, OP["matvec"])
+
+
+def test_matmul_of_a_width_that_is_no_multiple_of_the_warp(device):
+    rng = np.random.default_rng(6)
+    weight, values = random_weight(device, rng, "F32", 5, 77)
+    x = rng.standard_normal((2, 77), np.float32)
+    out = filled(device, (2, 5))
+    matvec.matmul(device, out, weight, device.upload(x))
+    assert_close("F32 5x77", device.read(out), wide(x) @ values.T, OP["matvec"])
+
+
+@pytest.mark.parametrize("T", [1, 3])
+def test_matmul_with_a_bias(device, T):
+    rng = np.random.default_rng(6)
+    weight, values = random_weight(device, rng, "F32", 6, 64)
+    x, bias = rng.standard_normal((T, 64), np.float32), rng.standard_normal(6, np.float32)
+    out = filled(device, (T, 6))
+    matvec.matmul(device, out, weight, device.upload(x), device.upload(bias))
+    assert_close("biased", device.read(out), wide(x) @ values.T + bias, OP["matvec"])
+
+
+@pytest.mark.parametrize("type_name", FORMATS)
+def test_prefill_and_decode_products_agree_bit_for_bit(device, type_name):
+    rng = np.random.default_rng(7)
+    weight, _ = random_weight(device, rng, type_name, 9, 512)
+    x = rng.standard_normal((3, 512), np.float32)
+    together, alone = filled(device, (3, 9)), filled(device, (1, 9))
+    matvec.matmul(device, together, weight, device.upload(x))
+    for t in range(3):
+        matvec.matmul(device, alone, weight, device.upload(x[t : t + 1]))
+        np.testing.assert_array_equal(device.read(together)[t], device.read(alone)[0])
+
+
+@pytest.mark.parametrize("type_name", FORMATS)
+def test_embed(device, type_name):
+    rng = np.random.default_rng(8)
+    table, values = random_weight(device, rng, type_name, 7, 256)
+    tokens = np.array([6, 0, 3], np.uint32)
+    out = filled(device, (3, 256))
+    embed.embed(device, out, table, device.upload(tokens), 16.0)
+    want = values[tokens].astype(np.float32) * np.float32(16.0)
+    assert_close(f"embed {type_name}", device.read(out), want, OP["embed"])
+
+
+def kv_cache(device, rng, S, KH, HD, VD, type_name):
+    """A cache of S random rows, and the float64 values it holds."""
+    dtype = CACHE_TYPES[type_name].dtype
+    rows = [rng.standard_normal((S, KH, w)).astype(np.float32) for w in (HD, VD)]
+    if type_name == "f16":
+        rows = [r.astype(np.float16) for r in rows]
+    buffers = [device.upload(r.view(dtype)) for r in rows]
+    return LayerCache(*buffers, type_name), [wide(r) for r in rows]
+
+
+@pytest.mark.parametrize("cache_type", CACHE_TYPES)
+@pytest.mark.parametrize("norm", [True, False])
+@pytest.mark.parametrize("pairs, dims", [("half", 24), ("interleaved", 24), ("half", 16)])
+def test_qk_norm_rope_append(device, pairs, dims, norm, cache_type):
+    rng = np.random.default_rng(9)
+    T, S, H, KH, HD, VD, start = 3, 9, 4, 2, 24, 40, 5
+    q, k = (rng.standard_normal((T, n, HD), np.float32) for n in (H, KH))
+    v = rng.standard_normal((T, KH, VD), np.float32)
+    cache, before = kv_cache(device, rng, S, KH, HD, VD, cache_type)
+    angles = rng.uniform(0, 6, (S, dims // 2))
+    cos, sin = np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
+    table = RopeTable(device.upload(cos), device.upload(sin), dims, pairs)
+    weights = [rng.standard_normal(HD, np.float32) for _ in range(2)] if norm else None
+    uploaded = tuple(device.upload(w) for w in weights) if norm else None
+    position = device.upload(np.array([start], np.uint32))
+    q_buffer = device.upload(q)
+    rope.qk_norm_rope_append(
+        device, q_buffer, device.upload(k), device.upload(v), cache, position, table, uploaded, 1e-5
+    )
+    now = slice(start, start + T)
+    for name, x, got in (("q", q, device.read(q_buffer)), ("k", k, device.read(cache.k))):
+        want = wide(x)
+        if norm:
+            want = reference_ops.rmsnorm(want, wide(weights["qk".index(name)]), 1e-5)
+        want = reference_ops.rope(want, wide(cos[now]), wide(sin[now]), pairs)
+        if name == "k":
+            others = np.delete(np.arange(S), np.arange(S)[now])
+            values = wide(CACHE_TYPES[cache_type].to_float32(got))
+            np.testing.assert_array_equal(values[others], before[0][others])
+            got = values[now]
+        f16 = name == "k" and cache_type == "f16"
+        assert_close(name, got, want, OP["f16_store"] if f16 else OP["rope"])
+    stored = CACHE_TYPES[cache_type].to_float32(device.read(cache.v))[now]
+    np.testing.assert_array_equal(stored, v if cache_type == "f32" else v.astype(np.float16))
+
+
+@pytest.mark.parametrize("cache_type", CACHE_TYPES)
+@pytest.mark.parametrize("H, KH, HD", HEADS)
+@pytest.mark.parametrize("T, start", [(1, 0), (1, 40), (1, 7), (5, 0), (4, 29)])
+@pytest.mark.parametrize("window, softcap", [(None, None), (8, None), (None, 5.0)])
+def test_attention(device, H, KH, HD, T, start, window, softcap, cache_type):
+    rng = np.random.default_rng(10)
+    S = 48
+    q = rng.standard_normal((T, H, HD), np.float32)
+    cache, (k, v) = kv_cache(device, rng, S, KH, HD, HD, cache_type)
+    out = filled(device, (T, H, HD))
+    position = device.upload(np.array([start], np.uint32))
+    attention.attention(device, out, device.upload(q), cache, position, HD**-0.5, window, softcap)
+    seen = start + T
+    want = reference_ops.attention(wide(q), k[:seen], v[:seen], HD**-0.5, window, softcap)
+    assert_close("attention", device.read(out), want, OP["attention"])
+
+
+def test_attention_with_values_of_another_width(device):
+    rng = np.random.default_rng(11)
+    cache, (k, v) = kv_cache(device, rng, 20, 2, 48, 72, "f32")
+    for T in (1, 3):
+        q = rng.standard_normal((T, 4, 48), np.float32)
+        out = filled(device, (T, 4, 72))
+        position = device.upload(np.array([9], np.uint32))
+        attention.attention(device, out, device.upload(q), cache, position, 0.2)
+        want = reference_ops.attention(wide(q), k[: 9 + T], v[: 9 + T], 0.2)
+        assert_close("attention", device.read(out), want, OP["attention"])
+
+
+@pytest.mark.parametrize("V", [1, 31, 1024, 5000])
+def test_argmax(device, V):
+    rng = np.random.default_rng(12)
+    logits = rng.standard_normal(V, np.float32)
+    logits[rng.integers(0, V, 3)] = 9.0  # equals: the lowest index wins
+    token, position = (device.upload(np.array([n], np.uint32)) for n in (77, 4))
+    history = device.upload(np.zeros(8, np.uint32))
+    argmax.argmax(device, token, position, history, device.upload(logits), 1)
+    best = int(np.argmax(logits))
+    assert device.read(token)[0] == best
+    assert device.read(position)[0] == 5
+    np.testing.assert_array_equal(device.read(history), [0, 0, 0, 0, 0, best, 0, 0])
+
+
+def test_advance(device):
+    position = device.upload(np.array([4], np.uint32))
+    argmax.advance(device, position, 3)
+    assert device.read(position)[0] == 7

@@ -1,0 +1,83 @@
+"""argmax: the greedy token, chosen and recorded on the device; the position moves on by `step`.
+
+logits (V,) float32; token (1,), position (1,), history (S + 1,) uint32: token[0] = argmax(logits),
+the lowest index among equals; position[0] += step; history[position[0]] = token[0].
+advance: position[0] += count.   Reference: numpy.argmax.
+
+version 1: one block; each thread walks a strided part, then the lanes and the warps compare.
+"""
+
+import numpy as np
+from numba import cuda
+from numba.cuda.types import float32, int32, uint32
+
+from zerfoo_numba.kernels import Cost
+from zerfoo_numba.kernels.warp import FULL, lane_id, warp_id
+
+THREADS = 1024
+
+
+@cuda.jit(device=True)
+def better(value, index, best, best_index):
+    return value > best or (value == best and index < best_index)
+
+
+@cuda.jit(device=True)
+def warp_best(value, index):
+    """The best (value, index) over the lanes, in every lane."""
+    for distance in (16, 8, 4, 2, 1):
+        other = cuda.shfl_xor_sync(FULL, value, distance)
+        other_index = uint32(cuda.shfl_xor_sync(FULL, int32(index), distance))
+        if better(other, other_index, value, index):
+            value = other
+            index = other_index
+    return value, index
+
+
+@cuda.jit
+def argmax_kernel1(token, position, history, logits, V, step):
+    thread = uint32(cuda.threadIdx.x)
+    values = cuda.shared.array(32, float32)
+    indices = cuda.shared.array(32, uint32)
+    value = float32(-np.inf)
+    index = uint32(0)
+    start = uint32(0)
+    while start < V:
+        v = uint32(start + thread)
+        if v < V:
+            candidate = logits[v]
+            if candidate > value:
+                value = candidate
+                index = v
+        start = uint32(start + uint32(THREADS))
+    value, index = warp_best(value, index)
+    if lane_id() == uint32(0):
+        values[warp_id()] = value
+        indices[warp_id()] = index
+    cuda.syncthreads()
+    value, index = warp_best(values[lane_id()], indices[lane_id()])
+    if thread == uint32(0):
+        following = uint32(position[0] + step)
+        token[0] = index
+        position[0] = following
+        history[following] = index
+
+
+@cuda.jit
+def advance_kernel1(position, count):
+    if uint32(cuda.threadIdx.x) == uint32(0):
+        position[0] = uint32(position[0] + count)
+
+
+def argmax(device, token, position, history, logits, step):
+    """`step`: 1 after a decode step, 0 after a prefill, which has moved the position already."""
+    args = (token, position, history, logits, np.uint32(logits.size), np.uint32(step))
+    device.launch(argmax_kernel1, 1, THREADS, args)
+
+
+def advance(device, position, count):
+    device.launch(advance_kernel1, 1, 32, (position, np.uint32(count)))
+
+
+def cost(V):
+    return Cost(bytes=4 * V + 12, flops=V)

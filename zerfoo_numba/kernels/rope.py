@@ -1,0 +1,134 @@
+"""qk_norm_rope_append: normalise and rotate q and k, and append k and v to the KV cache.
+
+q (T, H, HD) is replaced by rope(norm(q)); k_cache[position + t] = rope(norm(k[t])) and
+v_cache[position + t] = v[t], with k (T, KH, HD), v (T, KH, VD), caches (S, KH, HD) and (S, KH, VD).
+norm is rmsnorm per head with a weight (HD,), where the model has one. Rotation turns the pair
+(a, b) by the angle of its position and frequency: (a cos - b sin, b cos + a sin), read from tables
+cos, sin (S, R/2) made in float64; a pair is (i, i + R/2) or (2i, 2i + 1), and dimensions from R on
+pass. References: reference.ops.rmsnorm, reference.ops.rope.
+Su et al., RoFormer, 2021; GPT-NeoX for the half-split pairs.
+
+version 1: one warp per token and head.
+"""
+
+import functools
+
+import numpy as np
+from numba import cuda
+from numba.cuda.types import float32, uint32
+
+from zerfoo_numba.kernels import Cost
+from zerfoo_numba.kernels.kv import CACHE_TYPES, store_f32
+from zerfoo_numba.kernels.warp import lane_id, madd, warp_sum
+from zerfoo_numba.ptx.instructions import rsqrt
+
+
+@cuda.jit(device=True)
+def head_scale(x, offset, HD, mean_factor, eps):
+    """1 / sqrt(mean(x^2) + eps) over the HD elements of one head, by one warp."""
+    lane = lane_id()
+    squares = float32(0.0)
+    start = uint32(0)
+    while start < HD:
+        d = uint32(start + lane)
+        if d < HD:
+            value = x[uint32(offset + d)]
+            squares += value * value
+        start = uint32(start + uint32(32))
+    return rsqrt(warp_sum(squares) * mean_factor + eps)
+
+
+def make_rotate(interleaved, norm, put):
+    """One warp rotates one head of x and hands every element to `put(out, index, value)`."""
+
+    @cuda.jit(device=True)
+    def element(x, weight, offset, d, scale):
+        value = x[uint32(offset + d)]
+        return value * scale * weight[d] if norm else value
+
+    @cuda.jit(device=True)
+    def rotate(out, to, x, offset, weight, scale, cos, sin, angle, R, HD):
+        lane = lane_id()
+        half = uint32(R >> uint32(1))
+        start = uint32(0)
+        while start < half:
+            p = uint32(start + lane)
+            if p < half:
+                i = uint32(p << uint32(1)) if interleaved else p
+                j = uint32(i + uint32(1)) if interleaved else uint32(p + half)
+                a = element(x, weight, offset, i, scale)
+                b = element(x, weight, offset, j, scale)
+                c = cos[uint32(angle + p)]
+                s = sin[uint32(angle + p)]
+                put(out, uint32(to + i), a * c - b * s)
+                put(out, uint32(to + j), b * c + a * s)
+            start = uint32(start + uint32(32))
+        start = R
+        while start < HD:
+            d = uint32(start + lane)
+            if d < HD:
+                put(out, uint32(to + d), element(x, weight, offset, d, scale))
+            start = uint32(start + uint32(32))
+
+    return rotate
+
+
+@functools.cache
+def make_rope_kernel1(pairs, norm, cache_type):
+    interleaved = pairs == "interleaved"
+    store = CACHE_TYPES[cache_type].store
+    rotate_q = make_rotate(interleaved, norm, store_f32)
+    rotate_k = make_rotate(interleaved, norm, store)
+
+    @cuda.jit
+    def rope_kernel1(
+        q, k, v, k_cache, v_cache, q_weight, k_weight, cos, sin, position,
+        H, KH, HD, VD, R, mean_factor, eps,
+    ):  # fmt: skip
+        lane = lane_id()
+        head = uint32(cuda.blockIdx.x)
+        t = uint32(cuda.blockIdx.y)
+        p = uint32(position[0] + t)
+        angle = uint32(p * uint32(R >> uint32(1)))
+        scale = float32(1.0)
+        if head < H:
+            offset = uint32(madd(t, H, head) * HD)
+            if norm:
+                scale = head_scale(q, offset, HD, mean_factor, eps)
+            rotate_q(q, offset, q, offset, q_weight, scale, cos, sin, angle, R, HD)
+        elif head < uint32(H + KH):
+            kh = uint32(head - H)
+            offset = uint32(madd(t, KH, kh) * HD)
+            to = uint32(madd(p, KH, kh) * HD)
+            if norm:
+                scale = head_scale(k, offset, HD, mean_factor, eps)
+            rotate_k(k_cache, to, k, offset, k_weight, scale, cos, sin, angle, R, HD)
+        else:
+            kh = uint32(uint32(head - H) - KH)
+            start = uint32(0)
+            while start < VD:
+                d = uint32(start + lane)
+                if d < VD:
+                    value = v[madd(madd(t, KH, kh), VD, d)]
+                    store(v_cache, madd(madd(p, KH, kh), VD, d), value)
+                start = uint32(start + uint32(32))
+
+    return rope_kernel1
+
+
+def qk_norm_rope_append(device, q, k, v, cache, position, table, norm_weights=None, eps=0.0):
+    """`cache` is a LayerCache, `table` a RopeTable; `norm_weights` (q_weight, k_weight) or None."""
+    T, H, HD = q.shape
+    KH, VD = v.shape[1:]
+    kernel = make_rope_kernel1(table.pairs, norm_weights is not None, cache.type)
+    q_weight, k_weight = norm_weights or (table.cos, table.cos)  # not read without a norm
+    sizes = [np.uint32(n) for n in (H, KH, HD, VD, table.dims)]
+    numbers = (np.float32(1.0 / HD), np.float32(eps))
+    arrays = (q, k, v, cache.k, cache.v, q_weight, k_weight, table.cos, table.sin, position)
+    device.launch(kernel, (H + 2 * KH, T), 32, (*arrays, *sizes, *numbers))
+
+
+def cost(T, H, KH, HD, VD, cache_type):
+    item = np.dtype(CACHE_TYPES[cache_type].dtype).itemsize
+    moved = 4 * T * (2 * H * HD + KH * (HD + VD)) + item * T * KH * (HD + VD)
+    return Cost(bytes=moved, flops=T * (H + KH) * HD * 7)

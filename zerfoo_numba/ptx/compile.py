@@ -1,0 +1,255 @@
+"""Numba-CUDA kernels to PTX, without a GPU: the only contact with the compiler.
+
+numba-cuda is in maintenance mode; a move to its successor should change this file alone.
+"""
+
+import contextlib
+import functools
+import hashlib
+import os
+import re
+import threading
+import types as python_types
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+import zerfoo_numba
+
+PACKAGE = Path(zerfoo_numba.__file__).parent
+DEFAULT_CC = (9, 0)
+_lock = threading.RLock()  # Numba's compiler is not re-entrant
+
+
+@dataclass(frozen=True)
+class Ptx:
+    """One compiled kernel: `text` holds the single entry `entry`, compiled for `cc`."""
+
+    text: str
+    entry: str
+    cc: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Pointer:
+    """The type of a raw device pointer to elements of `dtype`; indexing it checks no bounds."""
+
+    dtype: np.dtype
+
+
+def ptx_op(results, arguments, text, *, volatile=False, memory=False):
+    """One PTX instruction as a function that kernels may call.
+
+    `results` and `arguments` are tuples of Numba scalar types; `text` names the operands `$0`,
+    `$1`, ... results first. Arguments are cast to the declared types. `volatile` keeps the
+    instruction where it stands; `memory` also orders it with loads and stores.
+    """
+    from llvmlite import ir
+    from numba.cuda import types
+    from numba.cuda.extending import intrinsic
+
+    results, arguments = tuple(results), tuple(arguments)
+    register = {
+        types.int16: "h", types.uint16: "h", types.int32: "r", types.uint32: "r",
+        types.int64: "l", types.uint64: "l", types.float32: "f", types.float64: "d",
+    }  # fmt: skip
+    constraints = ["=" + register[t] for t in results] + [register[t] for t in arguments]
+    constraints += ["~{memory}"] * memory
+    returned = types.void if not results else results[0]
+    if len(results) > 1:
+        returned = types.Tuple(results)
+
+    def codegen(context, builder, signature, values):
+        parts = [context.get_value_type(t) for t in results]
+        llvm = ir.VoidType() if not parts else parts[0]
+        if len(parts) > 1:
+            llvm = ir.LiteralStructType(parts)
+        function = ir.FunctionType(llvm, [context.get_value_type(t) for t in arguments])
+        effect = volatile or memory
+        assembly = ir.InlineAsm(function, text, ",".join(constraints), side_effect=effect)
+        result = builder.call(assembly, values)
+        if not results:
+            return context.get_dummy_value()
+        if len(results) == 1:
+            return result
+        items = [builder.extract_value(result, i) for i in range(len(results))]
+        return context.make_tuple(builder, signature.return_type, items)
+
+    # An intrinsic needs a fixed number of named parameters.
+    names = "".join(f", a{i}" for i in range(len(arguments)))
+    scope = {"returned": returned, "arguments": arguments, "codegen": codegen}
+    exec(f"def instruction(typing{names}):\n    return returned(*arguments), codegen\n", scope)
+    return intrinsic(scope["instruction"])
+
+
+def numba_type(value):
+    """The Numba type under which a kernel is compiled for the argument `value`."""
+    from numba.cuda import types
+    from numba.cuda.np import numpy_support
+
+    if isinstance(value, Pointer):
+        return types.CPointer(numpy_support.from_dtype(value.dtype))
+    if isinstance(value, np.ndarray):
+        layout = "C" if value.flags.c_contiguous else "F" if value.flags.f_contiguous else "A"
+        return types.Array(numpy_support.from_dtype(value.dtype), value.ndim, layout)
+    if isinstance(value, np.generic):
+        return numpy_support.from_dtype(value.dtype)
+    if isinstance(value, bool):
+        return types.boolean
+    if isinstance(value, int):
+        return types.int64
+    if isinstance(value, float):
+        return types.float64
+    raise TypeError(f"a kernel argument of type {type(value).__name__} has no PTX form")
+
+
+def compile_ptx(kernel, arguments, cc=DEFAULT_CC):
+    """Compile a `@cuda.jit` kernel (or a plain function) to PTX for compute capability `cc`.
+
+    `arguments` are example values: `Pointer`, NumPy arrays and scalars, or Python numbers.
+    Kernels of this package are cached on disk, by source, constants, signature and versions.
+    """
+    function = getattr(kernel, "py_func", kernel)
+    signature = tuple(_type_key(a) for a in arguments)
+    with _lock:
+        key = (function, signature, tuple(cc))
+        if key not in _compiled:
+            _compiled[key] = _from_disk(kernel, function, arguments, signature, tuple(cc))
+        return _compiled[key]
+
+
+_compiled: dict = {}
+
+
+def _type_key(value):
+    if isinstance(value, Pointer):
+        return f"*{np.dtype(value.dtype)}"
+    if isinstance(value, np.generic):
+        return str(value.dtype)
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype}[{value.ndim}]{value.flags.c_contiguous}{value.flags.f_contiguous}"
+    return type(value).__name__
+
+
+def kernel_name(function):
+    """`matvec_kernel1[decode_q4_k, 4]`: a function and the constants it closes over."""
+    function = getattr(function, "py_func", function)
+    inner = [_constant_name(c.cell_contents) for c in function.__closure__ or ()]
+    return function.__name__ + (f"[{', '.join(inner)}]" if inner else "")
+
+
+def _constant_name(value):
+    function = getattr(value, "py_func", value)
+    if hasattr(function, "__code__"):
+        return kernel_name(function)
+    return getattr(value, "__name__", None) or repr(value)
+
+
+def _functions(function):
+    """The function and every function it closes over."""
+    function = getattr(function, "py_func", function)
+    if hasattr(function, "__code__"):
+        yield function
+        for cell in function.__closure__ or ():
+            yield from _functions(cell.cell_contents)
+
+
+@functools.cache
+def _source_digest():
+    """One hash over every file that can change the PTX of this package's kernels."""
+    from importlib.metadata import version
+
+    digest = hashlib.sha256()
+    for folder in ("kernels", "quant", "ptx"):
+        for path in sorted((PACKAGE / folder).glob("*.py")):
+            digest.update(path.read_bytes())
+    for package in ("numba", "numba-cuda", "llvmlite"):
+        digest.update(f"{package} {version(package)}".encode())
+    with contextlib.suppress(Exception):
+        digest.update(version("nvidia-nvvm").encode())
+    return digest.hexdigest()
+
+
+def cache_folder():
+    """Where compiled code is kept: `ZERFOO_CACHE`, else the user's cache directory."""
+    if "ZERFOO_CACHE" in os.environ:
+        return Path(os.environ["ZERFOO_CACHE"])
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "zerfoo-numba"
+
+
+def _from_disk(kernel, function, arguments, signature, cc):
+    if any(not f.__module__.startswith("zerfoo_numba.") for f in _functions(function)):
+        return _compile(kernel, function, arguments, cc)
+    identity = f"{_source_digest()} {function.__module__} {kernel_name(function)} {signature} {cc}"
+    path = cache_folder() / "ptx" / f"{hashlib.sha256(identity.encode()).hexdigest()}.ptx"
+    with contextlib.suppress(OSError):
+        return Ptx(path.read_text(), function.__name__, cc)
+    compiled = _compile(kernel, function, arguments, cc)
+    write_atomically(path, compiled.text.encode())
+    return compiled
+
+
+def write_atomically(path, data):
+    """Write a cache entry; a cache that cannot be written is no error."""
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}")
+        partial.write_bytes(data)
+        partial.replace(path)
+
+
+def _compile(kernel, function, arguments, cc):
+    text = _library(kernel, function, arguments, cc).get_asm_strs(cc=cc)[0]
+    mangled = re.search(r"\.visible \.entry (\w+)", text)[1]
+    text = text.replace(mangled, function.__name__)
+    text = re.sub(
+        r"^\.common \.global .*_ZN08NumbaEnv.*\n|^\s*// \.globl.*\n", "", text, flags=re.M
+    )
+    return Ptx(_renumbered(text), function.__name__, cc)
+
+
+def _library(kernel, function, arguments, cc):
+    """Numba's front end, most of the time and the same for every compute capability."""
+    from numba.cuda import compiler, types
+
+    key = (function, tuple(_type_key(a) for a in arguments))
+    if key not in _libraries:
+        options = getattr(kernel, "targetoptions", {})
+        with _compute_capability(cc):
+            _libraries[key], _ = compiler._compile_pyfunc_with_fixup(
+                function,
+                types.void(*(numba_type(a) for a in arguments)),
+                abi="numba",
+                cc=cc,
+                device=False,
+                lineinfo=True,
+                fastmath=options.get("fastmath", False),
+            )
+    return _libraries[key]
+
+
+_libraries: dict = {}
+
+
+def _renumbered(text):
+    """Shared arrays are numbered over the whole process; here from 0, so that equal kernels are
+    equal texts."""
+    names = dict.fromkeys(re.findall(r"_cudapy_smem_\d+", text))
+    order = {name: f"_cudapy_smem_{i}" for i, name in enumerate(names)}
+    return re.sub(r"_cudapy_smem_\d+", lambda m: order[m[0]], text)
+
+
+@contextlib.contextmanager
+def _compute_capability(cc):
+    """Device functions ask the driver which capability to compile for; here the answer is `cc`."""
+    from numba.cuda import dispatcher
+
+    driver = dispatcher.get_current_device
+    stand_in = python_types.SimpleNamespace(compute_capability=tuple(cc[:2]))
+    dispatcher.get_current_device = lambda: stand_in
+    try:
+        yield
+    finally:
+        dispatcher.get_current_device = driver
