@@ -1,0 +1,144 @@
+"""The integer path: quantised activations, packed weights, integer dots, whole models."""
+
+import numpy as np
+import pytest
+
+from reference.quant import dequantize
+from tests.parity.compare import assert_close
+from tests.parity.conftest import golden_model, golden_reference, golden_tokens
+from tests.parity.test_ops import filled, wide
+from tests.parity.tolerances import MODEL, OP
+from zerfoo_numba.kernels import embed, matvec_int8, quantize
+from zerfoo_numba.quant import QUANTS
+from zerfoo_numba.quant.packed import LAYOUTS, ROWS, pack
+from zerfoo_numba.weights import PackedWeight
+
+MATRICES = ((8, 256), (37, 768), (3, 1536))
+# Where the float16 scales of a block stand in the file; MXFP4 has an exponent byte instead.
+SCALES = {"Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,)}
+
+
+def random_blocks(rng, type_name, N, K):
+    quant = QUANTS[type_name]
+    data = rng.integers(0, 256, (N * K // quant.block_size, quant.block_bytes), np.uint8)
+    if type_name == "MXFP4":
+        data[:, 0] = rng.integers(118, 130, len(data))
+    else:
+        for at in SCALES.get(type_name, (0,)):
+            d = rng.uniform(-0.01, 0.01, len(data)).astype("<f2")
+            data[:, at : at + 2] = d.view(np.uint8).reshape(-1, 2)
+    return np.ascontiguousarray(data).reshape(-1)
+
+
+def packed_weight(device, data, type_name, N, K):
+    quant = QUANTS[type_name]
+    chunks = pack(LAYOUTS[type_name], data, N, K, quant.block_size, quant.block_bytes)
+    return PackedWeight(device.upload(chunks.reshape(-1)), type_name, N, K, chunks.shape[1])
+
+
+def quantized(device, x):
+    """x quantised on the device, and the float64 numbers that its bytes and scales stand for."""
+    T, K = x.shape
+    P = quantize.padded(K)
+    words = filled(device, (T, P // 4), np.uint32)
+    rows = quantize.QuantizedRows(words, filled(device, (T, P // 32, 4)), T)
+    quantize.quantize(device, rows, device.upload(x))
+    q = device.read(rows.data).view(np.int8).reshape(T, P // 16, 16).astype(np.float64)
+    scales = device.read(rows.scales).astype(np.float64)
+    values = q * scales[:, :, :2].reshape(T, -1, 1)
+    sums = values.sum(axis=2).reshape(T, -1, 2)
+    np.testing.assert_allclose(scales[:, :, 2:], sums, rtol=1e-6, atol=1e-6)
+    return rows, values.reshape(T, P)
+
+
+@pytest.mark.parametrize("T, K", [(1, 32), (3, 160), (2, 1152)])
+def test_quantize_is_within_half_a_step(device, T, K):
+    x = np.random.default_rng(1).standard_normal((T, K), np.float32) * 3
+    x[0, :16] = 0  # a block without any scale
+    _, values = quantized(device, x)
+    step = np.abs(x.reshape(T, -1, 16)).max(axis=2).repeat(16, axis=1) / 127
+    assert np.all(np.abs(values[:, :K] - x) <= step * 0.5001)
+    assert not values[:, K:].any()
+
+
+@pytest.mark.parametrize("type_name", LAYOUTS)
+@pytest.mark.parametrize("T", [1, 6])
+def test_matmul_int8(device, type_name, T):
+    rng = np.random.default_rng(2)
+    for N, K in MATRICES:
+        data = random_blocks(rng, type_name, N, K)
+        x = rng.standard_normal((T, K), np.float32)
+        rows, values = quantized(device, x)
+        out, bias = filled(device, (T, N)), rng.standard_normal(N, np.float32)
+        weight = packed_weight(device, data, type_name, N, K)
+        matvec_int8.matmul_int8(device, out, weight, rows, device.upload(bias))
+        weights = wide(dequantize(data, type_name, (K, N)))
+        got, name = device.read(out), f"{type_name} {N}x{K}"
+        assert_close(name, got, values[:, :K] @ weights.T + bias, OP["matvec"])
+        assert_close(name, got, wide(x) @ weights.T + bias, OP["matvec_int8"])
+
+
+@pytest.mark.parametrize("type_name", LAYOUTS)
+def test_embed_from_a_packed_table_is_exact(device, type_name):
+    rng = np.random.default_rng(3)
+    V, D = 19, 768
+    data = random_blocks(rng, type_name, V, D)
+    tokens = np.array([18, 0, 7, 9], np.uint32)
+    out = filled(device, (4, D))
+    table = packed_weight(device, data, type_name, V, D)
+    embed.embed_packed(device, out, table, device.upload(tokens), 3.0)
+    want = dequantize(data, type_name, (D, V))[tokens] * np.float32(3.0)
+    assert_close(f"embed {type_name}", device.read(out), want, OP["embed"])
+
+
+@pytest.mark.parametrize("type_name", LAYOUTS)
+def test_packing_keeps_every_field_and_costs_little(type_name):
+    quant, layout = QUANTS[type_name], LAYOUTS[type_name]
+    rng = np.random.default_rng(4)
+    N, K = 16, 1536
+    data = random_blocks(rng, type_name, N, K)
+    packed = pack(layout, data, N, K, quant.block_size, quant.block_bytes)
+    assert packed.nbytes == layout.packed_bytes(N, K)
+    assert packed.nbytes <= 1.03 * data.nbytes
+    other = data.copy()
+    for _ in range(200):  # a change of any byte is seen in the packed form
+        at = rng.integers(len(data))
+        other[at] ^= 1 << rng.integers(8)
+        changed = pack(layout, other, N, K, quant.block_size, quant.block_bytes)
+        assert not np.array_equal(changed, packed)
+        other[at] = data[at]
+
+
+def test_rows_that_do_not_fill_a_group_are_padded_with_zeros():
+    data = random_blocks(np.random.default_rng(5), "Q8_0", 3, 128)
+    packed = pack(LAYOUTS["Q8_0"], data, 3, 128, 32, 34)
+    assert packed.shape == (1, 1, LAYOUTS["Q8_0"].chunk_bytes)
+    scales = packed[0, 0, LAYOUTS["Q8_0"].offsets[2] :].view("<f2").reshape(ROWS, 4)
+    assert scales[:3].all() and not scales[3:].any()
+
+
+def mean_kl(logits, other):
+    """Mean over positions of KL(softmax(logits) || softmax(other)), in nats."""
+    p, q = (np.exp(x - x.max(axis=1, keepdims=True)) for x in (wide(logits), wide(other)))
+    p, q = p / p.sum(axis=1, keepdims=True), q / q.sum(axis=1, keepdims=True)
+    return float((p * np.log(p / q)).sum(axis=1).mean())
+
+
+def test_logits_of_the_integer_path(device_name):
+    name = "gemma3_Q4_K_M"
+    ids = golden_tokens(name, "long")
+    exact = golden_reference(name).logits(ids)
+    logits = golden_model(name, device_name, activation="int8").logits(ids)
+    assert_close(name, logits, exact, MODEL["int8"])
+    assert mean_kl(exact, logits) < 5e-6  # llama.cpp's own logits for this file: 3.4e-6
+    assert np.array_equal(logits.argmax(axis=1), exact.argmax(axis=1))
+
+
+def test_integer_decode_continues_integer_prefill(device_name):
+    name = "gemma3_Q4_K_M"
+    ids = golden_tokens(name, "short")
+    model = golden_model(name, device_name, activation="int8")
+    together = model.logits(ids)
+    model.prefill(ids[:3])
+    rows = [model.decode(token) for token in ids[3:]]
+    assert_close(name, np.stack(rows), together[3:], MODEL[name])
