@@ -1,0 +1,7 @@
+"""python -m zerfoo_numba: the command line."""
+
+import sys
+
+from zerfoo_numba.cli import main
+
+sys.exit(main())

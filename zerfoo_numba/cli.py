@@ -1,0 +1,152 @@
+"""The command line: zerfoo-numba generate | chat | info | tokenize | synth.
+
+Flags carry llama.cpp's names. Results go to stdout and nothing else does; progress (only on a
+terminal), timing and errors go to stderr. Exit codes: 0, 2 for anything the user can put right,
+130 after Ctrl-C, 141 when the reader of stdout has gone.
+"""
+
+import argparse
+import contextlib
+import os
+import sys
+
+import zerfoo_numba
+from zerfoo_numba import commands
+from zerfoo_numba.errors import ZerfooError
+
+PROGRAM = "zerfoo-numba"
+EXAMPLES = f"""examples:
+  {PROGRAM} generate -m model.gguf -p "The capital of France is" -n 32
+  {PROGRAM} generate -m model.gguf -f prompt.txt --temp 0.8 --top-p 0.9 -s 1 --json
+  {PROGRAM} chat -m model.gguf -sys "Answer in one sentence."
+  {PROGRAM} info model.gguf
+  {PROGRAM} tokenize -m model.gguf -p "Hello, world" --ids
+  {PROGRAM} synth gemma3-tiny tiny.gguf
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a character the terminal lacks is no reason to stop
+            stream.reconfigure(errors="replace")
+    try:
+        arguments.run(arguments)
+        sys.stdout.flush()
+    except ZerfooError as error:
+        print(f"{PROGRAM}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Python flushes stdout once more at exit; let that find an open file.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        description="GGUF language models decoded by Numba-CUDA kernels.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=zerfoo_numba.__version__)
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    _generate_flags(_command(subparsers, commands.generate, "continue a text"))
+    _chat_flags(_command(subparsers, commands.chat, "talk to a model that has a chat template"))
+    _info_flags(_command(subparsers, commands.info, "show what is in a GGUF file"))
+    _tokenize_flags(_command(subparsers, commands.tokenize, "text to token ids, or back"))
+    _synth_flags(
+        _command(subparsers, commands.synth, "write a synthetic model: real shapes, random weights")
+    )
+    return parser
+
+
+def _command(subparsers, function, summary: str) -> argparse.ArgumentParser:
+    name = function.__name__
+    examples = [line for line in EXAMPLES.splitlines() if f"{PROGRAM} {name} " in line]
+    parser = subparsers.add_parser(
+        name,
+        help=summary,
+        description=summary,
+        epilog="\n".join(["examples:", *examples]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=function)
+    return parser
+
+
+def _generate_flags(parser: argparse.ArgumentParser) -> None:
+    _model_flags(parser)
+    _text_flags(parser.add_mutually_exclusive_group(required=True))
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of the text")
+
+
+def _chat_flags(parser: argparse.ArgumentParser) -> None:
+    _model_flags(parser)
+    parser.add_argument("-p", "--prompt", metavar="TEXT", help="one message, one answer, no more")
+    parser.add_argument("-sys", "--system", metavar="TEXT", help="the system message")
+
+
+def _info_flags(parser: argparse.ArgumentParser) -> None:
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("file", nargs="?", metavar="FILE")
+    source.add_argument("-m", "--model", metavar="FILE", help="the same")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
+
+
+def _tokenize_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-m", "--model", required=True, metavar="FILE", help="the GGUF file")
+    source = parser.add_mutually_exclusive_group(required=True)
+    _text_flags(source)
+    source.add_argument("--decode", metavar="IDS", help='ids to text, as in "2, 45, 7"')
+    parser.add_argument("--no-bos", action="store_true", help="leave out the BOS and EOS tokens")
+    parser.add_argument(
+        "--no-parse-special", action="store_true", help="control tokens in the text are text"
+    )
+    parser.add_argument("--ids", action="store_true", help="the ids alone, as a list")
+    parser.add_argument("--json", action="store_true", help="one JSON object: ids and pieces")
+
+
+def _synth_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="gemma3-1b, gemma3-tiny, ...")
+    parser.add_argument("out", metavar="OUT", help="the GGUF file to write")
+
+
+def _text_flags(group) -> None:
+    group.add_argument("-p", "--prompt", metavar="TEXT")
+    group.add_argument("-f", "--file", metavar="FILE", help="a UTF-8 text file, - for stdin")
+
+
+def _model_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-m", "--model", required=True, metavar="FILE", help="the GGUF file")
+    for names, kind, default, text in (
+        ("-n --predict --n-predict", int, 64, "tokens to generate; -1: until the text ends"),
+        ("-c --ctx-size", int, 0, "tokens of context; 0: as trained, within reason"),
+        ("-s --seed", int, -1, "seed of the draws; -1: another each time"),
+        ("--temp", float, 0.0, "temperature; 0 always takes the likeliest token"),
+        ("--top-k", int, 40, "draw from the k likeliest tokens; 0: from all"),
+        ("--top-p", float, 0.95, "draw from the likeliest that add up to p"),
+        ("--min-p", float, 0.05, "draw from those with p times the likeliest's probability"),
+        ("--repeat-penalty", float, 1.0, "above 1 makes the last 64 tokens less likely"),
+        ("-t --threads", int, None, "CPU threads"),
+    ):
+        *_, long = names.split()
+        parser.add_argument(
+            *names.split(),
+            type=kind,
+            default=default,
+            metavar="N",
+            dest=long[2:].replace("-", "_"),
+            help=text + ("" if default is None else f" (default {default})"),
+        )
+    parser.add_argument("--device", default="auto", help="auto, cuda or emulator (default auto)")
+    parser.add_argument("--activation", help='"float": exact float32 between operations')
+    parser.add_argument("--cache-type", metavar="TYPE", help="KV cache: f32 or f16")
+    parser.add_argument("--no-graph", action="store_true", help="launch every kernel by itself")
