@@ -89,7 +89,7 @@ def synthesize(name, path, seed=0, quantization=None):
         quiet = len(_FIXED) if tensor in ("token_embd.weight", "output.weight") else 0
         return _tensor_data(rng, dims, kind, gain, quiet)
 
-    metadata = _metadata(name, shape, recipe) | vocabulary(shape.V)
+    metadata = shape_metadata(name, shape, recipe) | vocabulary(shape.V)
     write_gguf(path, metadata, tensors, data)
 
 
@@ -118,7 +118,7 @@ def _tensor_data(rng, dims, kind, gain, quiet_rows):
             left -= count
 
 
-def _metadata(name, shape, recipe):
+def shape_metadata(name, shape, recipe):
     keys = {
         "context_length": shape.context,
         "block_count": shape.L,

@@ -1,0 +1,137 @@
+"""GPUs by their published figures: the ceilings under which a prediction stands.
+
+Each figure has its source in `GPU.sources`; one that could not be confirmed is None. NVIDIA
+publishes no rate for dp4a. What is known is that integer dot products run on the pipeline that
+multiplies 32-bit integers (Nsight Compute Profiling Guide), so its 64 results per clock and
+multiprocessor are the most that dp4a can reach.
+"""
+
+from dataclasses import dataclass, field
+
+from zerfoo_numba.errors import InputError
+
+SCHEDULERS = 4  # warp schedulers per multiprocessor, each issues one warp instruction per clock
+WARP = 32
+DP4A_OPS = 8  # four multiplies and four adds
+
+THROUGHPUT = "CUDA C++ Best Practices Guide, Throughput of Native Arithmetic Instructions"
+DOT_PRODUCTS = f"an upper bound, 32-bit integer multiply-add of: {THROUGHPUT}"
+ISSUE = "CUDA C++ Programming Guide, Compute Capabilities: 4 warp schedulers per multiprocessor"
+
+
+@dataclass(frozen=True)
+class GPU:
+    """One GPU. `fma_lanes` and `dp4a_lanes` are results per clock and multiprocessor.
+
+    `published_tflops` is the vendor's own float32 figure, for comparison with `fma_tflops`.
+    """
+
+    name: str
+    cc: tuple[int, int]
+    memory_gb: int
+    gb_per_s: float
+    multiprocessors: int
+    clock_mhz: int
+    fma_lanes: int
+    dp4a_lanes: int
+    l2_mib: float | None
+    published_tflops: float
+    sources: dict[str, str] = field(repr=False)
+
+    @property
+    def bytes_per_s(self):
+        return 1e9 * self.gb_per_s
+
+    @property
+    def clocks_per_s(self):
+        """Clocks of all multiprocessors together."""
+        return 1e6 * self.clock_mhz * self.multiprocessors
+
+    @property
+    def fma_tflops(self):
+        """float32, a fused multiply-add counted as two."""
+        return 2 * self.fma_lanes * self.clocks_per_s / 1e12
+
+    @property
+    def dp4a_tops(self):
+        """8-bit integer, four multiplies and four adds per dp4a."""
+        return DP4A_OPS * self.dp4a_lanes * self.clocks_per_s / 1e12
+
+    @property
+    def issue_per_s(self):
+        """Thread-instructions that the schedulers of all multiprocessors can issue."""
+        return self.issue_lanes(self.multiprocessors, self.multiprocessors * SCHEDULERS)
+
+    def issue_lanes(self, blocks, warps):
+        """Thread-instructions per second that a grid of `blocks` with `warps` in all can issue.
+
+        A block stays on one multiprocessor, and a warp issues one instruction per clock at most.
+        """
+        schedulers = min(SCHEDULERS * min(blocks, self.multiprocessors), warps)
+        return 1e6 * self.clock_mhz * schedulers * WARP
+
+
+def _gpu(name, cc, *figures, board, chip, published, lanes=128):
+    """`board` is the source of memory and bandwidth, `chip` of the rest but the pipelines."""
+    memory, bandwidth, multiprocessors, clock, l2, tflops = figures
+    sources = {
+        "memory_gb": board,
+        "gb_per_s": board,
+        "multiprocessors": chip,
+        "clock_mhz": chip,
+        "fma_lanes": THROUGHPUT,
+        "dp4a_lanes": DOT_PRODUCTS,
+        "l2_mib": chip if l2 is not None else "not confirmed",
+        "published_tflops": published,
+        "issue_per_s": ISSUE,
+    }
+    chip = (multiprocessors, clock, lanes, 64, l2, tflops)
+    return GPU(name, cc, memory, bandwidth, *chip, sources)
+
+
+_GA102 = "NVIDIA Ampere GA102 GPU Architecture whitepaper, appendix A, GeForce RTX 3090"
+_ADA = "NVIDIA Ada GPU Architecture whitepaper, appendix A, GeForce RTX 4090"
+_A100 = "NVIDIA A100 80GB Tensor Core GPU datasheet, SXM"
+_GA100 = "NVIDIA A100 Tensor Core GPU Architecture whitepaper"
+_H100 = "NVIDIA H100 Tensor Core GPU datasheet, SXM"
+_H200 = "NVIDIA H200 Tensor Core GPU datasheet, SXM"
+_SPARK = "NVIDIA DGX Spark datasheet"
+_B200_DRIVER = "device attributes read from the driver of a B200, pytorch/ao pull request 4002"
+
+# name, compute capability; memory GB, GB/s, multiprocessors, MHz, L2 MiB, published TFLOP/s
+_TABLE = (
+    _gpu("GB10", (12, 1), 128, 273.0, 48, 2418, 24.0, 31.0,
+         board=_SPARK, chip="deviceQuery of the CUDA samples, run on a DGX Spark",
+         published="A. Skende, NVIDIA, Hot Chips 2025"),
+    _gpu("RTX 3090", (8, 6), 24, 936.0, 82, 1695, 6.0, 35.6,
+         board=_GA102, chip=_GA102, published=_GA102),
+    _gpu("RTX 4090", (8, 9), 24, 1008.0, 128, 2520, 72.0, 82.6,
+         board=_ADA, chip=_ADA, published=_ADA),
+    _gpu("A100", (8, 0), 80, 2039.0, 108, 1410, 40.0, 19.5,
+         board=_A100, chip=_GA100, published=_A100, lanes=64),
+    _gpu("H100", (9, 0), 80, 3350.0, 132, 1980, 50.0, 67.0,
+         board=_H100, chip="deviceQuery of the CUDA samples, run on an H100 80GB HBM3",
+         published=_H100),
+    _gpu("H200", (9, 0), 141, 4800.0, 132, 1980, None, 67.0,
+         board=_H200, chip="the GH100 of the H100 SXM; 132 x 128 x 2 x 1.98 GHz is the datasheet's "
+         "67 TFLOP/s", published=_H200),
+    # 7,680 bits at 3,996 MHz; the DGX B200 datasheet rounds it up to 64 TB/s for eight.
+    _gpu("B200", (10, 0), 180, 7672.0, 148, 1965, 126.5, 80.0,
+         board=f"{_B200_DRIVER}; capacity: NVIDIA DGX B200 datasheet",
+         chip=f"{_B200_DRIVER}; clock: nvidia-smi, greatest SM clock",
+         published="NVIDIA Blackwell Architecture Technical Brief, HGX B200"),
+)  # fmt: skip
+
+GPUS = {gpu.name: gpu for gpu in _TABLE}
+
+
+def find_gpu(name):
+    """The GPU called `name`, whatever the case and spaces; InputError lists what there is."""
+
+    def plain(text):
+        return text.lower().replace(" ", "").replace("-", "")
+
+    for gpu in _TABLE:
+        if plain(gpu.name) == plain(name):
+            return gpu
+    raise InputError(f"there is no GPU {name!r} in the table; there are {', '.join(GPUS)}")

@@ -1,0 +1,248 @@
+"""The launches of one step of a model, recorded from the walk itself and counted by the emulator.
+
+Recording needs the shapes and types of the weights, not the weights: a device that keeps launches
+instead of running them takes the walk through a model of any size. Counting then runs each distinct
+launch once on the emulator, at its full shape, or for a matvec a few blocks of its grid.
+"""
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+
+from zerfoo_numba import synth
+from zerfoo_numba.config import ModelConfig
+from zerfoo_numba.devices import Buffer, Device, triple
+from zerfoo_numba.devices.emulator import EmulatorDevice
+from zerfoo_numba.errors import InputError
+from zerfoo_numba.gguf_file import TYPE_BY_NAME, Tensor, open_gguf
+from zerfoo_numba.kernels import matvec
+from zerfoo_numba.model import CHUNK, Walk
+from zerfoo_numba.ops import Call, Ops
+
+SECTOR = 32  # bytes that one memory transaction moves at least
+SAMPLE = 8  # blocks after which the sectors of a matvec's rows lie as before (see `sampled`)
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One kernel launch; `names` are those of the buffers among `args`, in order."""
+
+    kernel: object
+    grid: tuple[int, int, int]
+    block: tuple[int, int, int]
+    args: tuple
+    shared: int
+    names: tuple[str, ...]
+
+    @property
+    def blocks(self):
+        return math.prod(self.grid)
+
+    @property
+    def warps(self):
+        return self.blocks * -(-math.prod(self.block) // 32)
+
+    @property
+    def key(self):
+        """Equal for launches that do the same amount of work."""
+        args = (a.shape if isinstance(a, Buffer) else a.item() for a in self.args)
+        return self.kernel, self.grid, self.block, self.shared, tuple(args)
+
+
+class RecordingDevice(Device):
+    """Gives out addresses without memory behind them and keeps the launches it is asked for."""
+
+    name = "recording"
+
+    def __init__(self):
+        super().__init__()
+        self.launches = []
+        self._end, self._names = 256, {}
+
+    def allocate(self, nbytes, name, element):
+        address = self._end
+        self._end += -(-nbytes // 256) * 256
+        self._names[address] = name
+        return address
+
+    def release(self, address):
+        pass
+
+    def write(self, buffer, array):
+        pass
+
+    def launch(self, kernel, grid, block, args, shared=0):
+        self.launch_count += 1
+        owners = (a.owner.address for a in args if isinstance(a, Buffer))
+        names = tuple(self._names[address] for address in owners)
+        launch = Launch(kernel, triple(grid), triple(block), tuple(args), shared, names)
+        self.launches.append(launch)
+
+
+@dataclass
+class Group:
+    """Launches of one step that do the same work: the operation, one of them, and how many.
+
+    `weights` are the names of the tensors that the one reads, `parts` all their kinds (`ffn_gate`),
+    `weight_bytes` all their bytes, without the embedding where only rows of it are read.
+    """
+
+    call: Call
+    launch: Launch
+    weights: list[str]
+    launches: int = 0
+    parts: set[str] = field(default_factory=set)
+    weight_bytes: int = 0
+
+
+def header(model):
+    """What a walk needs to know of `model`, the name of a synthetic shape or a GGUF file's path.
+
+    An object with `.path`, `.metadata` and `.tensors`; the matrices of a shape have no memory.
+    """
+    if model not in synth.SHAPES:
+        if not Path(model).exists():
+            known = ", ".join(synth.SHAPES)
+            raise InputError(f"{model} is neither a file nor one of the synthetic models {known}")
+        return open_gguf(model)
+    shape = synth.SHAPES[model]
+    recipe = synth.RECIPES[shape.quantization]
+    tensors = {
+        name: Tensor(dims, kind, _absent(dims, kind))
+        for name, (dims, kind) in synth.shape_tensors(shape, recipe).items()
+    }
+    metadata = synth.shape_metadata(model, shape, recipe)
+    return SimpleNamespace(path=model, metadata=metadata, tensors=tensors)
+
+
+def _absent(dims, kind):
+    block = TYPE_BY_NAME[kind]
+    nbytes = math.prod(dims) // block.block_size * block.block_bytes
+    data = np.zeros(nbytes if len(dims) == 1 else 1, np.uint8)
+    return np.broadcast_to(data, nbytes)
+
+
+def record(gguf, tokens, cached, cache_type):
+    """The groups of a step over `tokens` after `cached` others; one token is a greedy decode step.
+
+    `gguf` as from `header`; more tokens than pass through the layers together: InputError.
+    """
+    if tokens > CHUNK:
+        raise InputError(f"a prefill of {tokens} tokens is more than one chunk of {CHUNK}")
+    device = RecordingDevice()
+    ops = Ops(device)
+    config = ModelConfig.from_gguf(gguf)
+    walk = Walk(ops, gguf, config, cached + max(tokens, CHUNK) + 1, cache_type)
+    ops.calls = []
+    walk.embed(tokens)
+    walk.layers(tokens, cached)
+    walk.project(walk.logits, tokens - 1)
+    if tokens == 1:
+        walk.choose(1)
+    else:
+        ops.advance(walk.position, tokens)
+    return _grouped(gguf, ops.calls, device.launches)
+
+
+def _grouped(gguf, calls, launches):
+    groups = {}
+    for call, launch in zip(calls, launches, strict=True):
+        key = (call.name, tuple(call.shape.items()), launch.key)
+        read = [name for name in launch.names if name in gguf.tensors]
+        group = groups.setdefault(key, Group(call, launch, read))
+        group.launches += 1
+        group.parts.update(name.split(".")[-2] for name in read)
+        if call.name != "embed":
+            group.weight_bytes += sum(gguf.tensors[name].data.nbytes for name in read)
+    return list(groups.values())
+
+
+def sampled(group):
+    """Whether every block of the launch does the same, so that some of them tell of all.
+
+    A matvec's blocks take 4 rows each. A row is a whole number of bytes, so 8 blocks later the rows
+    lie as they did within their 32-byte sectors, and all counts have grown by the same numbers.
+    """
+    shape = group.call.shape
+    rows = group.call.name in ("matvec", "matmul") and shape["N"] % matvec.WARPS == 0
+    return rows and group.launch.grid[0] > 3 * SAMPLE
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What one launch does, by the emulator.
+
+    Sectors of 32 bytes are counted once for each request of a warp that touches them; of those,
+    `weight_sectors` lie in the model's tensors. `unique_sectors` are counted once for the launch,
+    loads and stores apart: what memory must deliver and take if no cache helped.
+    `origin` says which blocks of the grid were run.
+    """
+
+    thread_instructions: int
+    warp_instructions: int
+    sectors: int
+    weight_sectors: int
+    unique_sectors: int
+    origin: str
+
+
+class LaunchCounter:
+    """Runs launches on the emulator, compiled for compute capability `cc`, each kind once."""
+
+    def __init__(self, cc):
+        self.device = EmulatorDevice(cc=cc, count=True, threads=1)
+        self.rng = np.random.default_rng(0)
+        self._counts = {}
+
+    def count(self, group, position):
+        """The Counts of one launch of `group` with `position` tokens before it."""
+        key = (group.launch.key, position)
+        if key not in self._counts:
+            self._counts[key] = self._count(group, position)
+        return self._counts[key]
+
+    def _count(self, group, position):
+        blocks = group.launch.grid[0]
+        if not sampled(group):
+            return Counts(*self._run(group, blocks, position), "the whole grid")
+        few = SAMPLE + blocks % SAMPLE
+        more = few + SAMPLE
+        low = self._run(group, few, position)
+        high = self._run(group, more, position)
+        steps = (blocks - few) // SAMPLE
+        whole = (a + steps * (b - a) for a, b in zip(low, high, strict=True))
+        origin = f"{few} and {more} of {blocks} blocks: {few}'s count + {steps} x the difference"
+        return Counts(*whole, origin)
+
+    def _run(self, group, blocks, position):
+        """The counts, in the order of Counts, of the first `blocks` of the grid's x direction."""
+        launch = group.launch
+        buffers = self._buffers(launch, position)
+        args = [buffers[a.address] if isinstance(a, Buffer) else a for a in launch.args]
+        grid = (blocks, *launch.grid[1:])
+        self.device.launch(launch.kernel, grid, launch.block, args, launch.shared)
+        counters = self.device.counters.pop()
+        return (
+            counters.thread_instructions,
+            counters.warp_instructions,
+            counters.loads.sectors + counters.stores.sectors,
+            sum(counters.arrays[name].loads.sectors for name in group.weights),
+            counters.unique_sectors,
+        )
+
+    def _buffers(self, launch, position):
+        """{recorded address: buffer}; of the contents, only the position and the logits matter."""
+        buffers = {}
+        recorded = [a for a in launch.args if isinstance(a, Buffer)]
+        for name, old in zip(launch.names, recorded, strict=True):
+            if old.address in buffers:
+                continue
+            new = buffers[old.address] = self.device.empty(old.shape, old.dtype, name)
+            if old.dtype == np.float32:
+                self.device.write(new, self.rng.standard_normal(old.shape, np.float32))
+            elif old.dtype == np.uint32:
+                self.device.write(new, np.full(old.shape, position * (name == "position")))
+        return buffers

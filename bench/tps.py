@@ -1,0 +1,136 @@
+"""Tokens per second: python -m bench.tps -m FILE [-n 256] [-p TEXT] [--device D] [--json]
+
+The procedure: prefill, a warm-up of decode steps thrown away, then N decode steps timed from the
+first to the last, greedy, with no stop at an end-of-text token and nothing read back in between;
+the whole at least three times, the median reported. Field names are llama-bench's where it has one;
+ours begin with x_.
+"""
+
+import argparse
+import datetime
+import hashlib
+import json
+import statistics
+import sys
+
+import zerfoo_numba
+from bench.environment import environment
+from zerfoo_numba.errors import ZerfooError
+
+WARM_UP = 16
+PROMPT = "The quick brown fox jumps over the lazy dog and"
+
+
+def measure(model, ids, count, runs, warm_up=WARM_UP, progress=lambda text: None):
+    """A dict for each run: prefill `ids`, throw `warm_up` steps away, time `count` steps."""
+    samples = []
+    for run in range(runs):
+        with model.device.timer() as prefill:
+            model.prefill(ids)
+        model.greedy_start()
+        model.stats = type(model.stats)()
+        model.continue_greedy(warm_up)
+        with model.device.timer() as decode:
+            model.continue_greedy(count)
+        produced = model.history(len(ids), warm_up + count + 1)
+        sample = {
+            "prefill_ns": round(prefill.seconds * 1e9),
+            "decode_ns": round(decode.seconds * 1e9),
+            "graph_share": model.stats.graph_share,
+            "launches_per_token": model.stats.launches / (warm_up + count),
+            "ids_sha256": hashlib.sha256(str(produced).encode()).hexdigest(),
+        }
+        samples.append(sample)
+        progress(f"run {run + 1} of {runs}: {count / decode.seconds:.3g} tokens/s")
+    return samples
+
+
+def result(model, path, ids, count, samples):
+    """One record with llama-bench's names, for the decode; the prefill stands beside it."""
+    ns = [s["decode_ns"] for s in samples]
+    rates = [count * 1e9 / n for n in ns]
+    tensors = model.gguf.tensors.values()
+    return {
+        **environment(),
+        "gpu_info": model.device.description if model.device.name == "cuda" else "",
+        "backends": model.device.name,
+        "model_filename": path.rsplit("/", 1)[-1],
+        "model_type": f"{model.config.arch} {model.config.name}",
+        "model_size": sum(t.data.nbytes for t in tensors),
+        "type_k": model.walk.cache.type,
+        "type_v": model.walk.cache.type,
+        "n_prompt": 0,
+        "n_gen": count,
+        "n_depth": len(ids) + WARM_UP,
+        "test_time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "avg_ns": round(statistics.mean(ns)),
+        "stddev_ns": round(statistics.stdev(ns)) if len(ns) > 1 else 0,
+        "avg_ts": statistics.mean(rates),
+        "stddev_ts": statistics.stdev(rates) if len(rates) > 1 else 0.0,
+        "samples_ns": ns,
+        "samples_ts": rates,
+        "x_median_ts": statistics.median(rates),
+        "x_prefill_tokens": len(ids),
+        "x_prefill_samples_ns": [s["prefill_ns"] for s in samples],
+        "x_graph_share": min(s["graph_share"] for s in samples),
+        "x_launches_per_token": samples[0]["launches_per_token"],
+        "x_ids_sha256": sorted({s["ids_sha256"] for s in samples}),
+        "x_device": model.device.description,
+        "x_weight_bytes_by_type": _bytes_by_type(tensors),
+    }
+
+
+def _bytes_by_type(tensors):
+    total = {}
+    for tensor in tensors:
+        total[tensor.type] = total.get(tensor.type, 0) + tensor.data.nbytes
+    return total
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(prog="python -m bench.tps", description=__doc__.split("\n")[0])
+    parser.add_argument("-m", "--model", required=True)
+    parser.add_argument("-p", "--prompt", default=PROMPT)
+    parser.add_argument("-n", type=int, default=256, help="decoded tokens per run (default 256)")
+    parser.add_argument("-r", "--runs", type=int, default=3)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--cache-type", default=None)
+    parser.add_argument("--no-graph", action="store_true", help="walk every step, no replay")
+    parser.add_argument("--json", action="store_true", help="JSON on stdout instead of a line")
+    options = parser.parse_args(argv)
+    if options.n < 1 or options.runs < 1:
+        parser.error("-n and --runs take a number of at least 1")
+    try:
+        record = run(options)
+    except ZerfooError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if options.json:
+        print(json.dumps(record, indent=2))
+    else:
+        print(
+            f"{record['x_device']}: {record['x_median_ts']:.4g} tokens/s, median of "
+            f"{options.runs} x {options.n} tokens; {100 * record['x_graph_share']:.1f} % of "
+            f"{record['x_launches_per_token']:.0f} launches a token in the graph"
+        )
+    return 0
+
+
+def run(options):
+    vocabulary = zerfoo_numba.load_tokenizer(options.model)
+    ids = vocabulary.encode(options.prompt)
+    context = len(ids) + WARM_UP + options.n + 1
+    model = zerfoo_numba.load_model(
+        options.model, device=options.device, context=context, cache_type=options.cache_type,
+        graph=not options.no_graph,
+    )  # fmt: skip
+
+    def progress(text):
+        print(text, file=sys.stderr)
+
+    samples = measure(model, ids, options.n, options.runs, progress=progress)
+    return result(model, options.model, ids, options.n, samples)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
