@@ -6,6 +6,7 @@ import pytest
 from reference import ops as reference_ops
 from reference.quant import dequantize
 from tests.parity.compare import assert_close
+from tests.parity.random_blocks import random_blocks
 from tests.parity.tolerances import OP
 from zerfoo_numba.cache import LayerCache
 from zerfoo_numba.kernels import activation, argmax, attention, embed, matvec, rmsnorm, rope
@@ -82,19 +83,8 @@ def test_softcap(device):
 
 
 def random_weight(device, rng, type_name, N, K):
-    """Random blocks with ordinary scales, and what the reference makes of them in float64."""
-    quant = QUANTS[type_name]
-    data = rng.integers(0, 256, (N * K // quant.block_size, quant.block_bytes), np.uint8)
-    if quant.block_size == 1:
-        values = rng.standard_normal((N, K)).astype(np.float32)
-        raw = {"F32": values, "F16": values.astype("<f2"), "BF16": values.view(np.uint32) >> 16}
-        data = (raw[type_name].astype("<u2") if type_name == "BF16" else raw[type_name]).view("u1")
-    else:
-        scales = {"Q4_K": (0, 2), "Q6_K": (208,)}.get(type_name, (0,))
-        for at in scales:
-            d = rng.uniform(0.001, 0.01, len(data)).astype("<f2")
-            data[:, at : at + 2] = d.view(np.uint8).reshape(-1, 2)
-    data = np.ascontiguousarray(data).reshape(-1)
+    """A random weight, and what the reference makes of it in float64."""
+    data = random_blocks(rng, type_name, N, K)
     weight = Weight(device.upload(data), type_name, N, K)
     return weight, wide(dequantize(data, type_name, (K, N)))
 

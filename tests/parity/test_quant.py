@@ -16,6 +16,7 @@ from numba import cuda
 
 from reference.quant import FORMATS, dequantize
 from reference.quant_iq import GRIDS
+from tests.parity.random_blocks import HALF_FIELDS
 from zerfoo_numba.errors import FileError, InputError, UnsupportedError
 from zerfoo_numba.gguf_file import TYPE_BY_NAME
 from zerfoo_numba.ptx.instructions import u32
@@ -31,17 +32,6 @@ HALVES = np.array(
     [0x0000, 0x8000, 0x0001, 0x8001, 0x03FF, 0x83FF, 0x0400, 0xA9C3, 0x3C00, 0x7BFF, 0xFBFF],
     np.uint16,
 )
-# Where the float16 scales of a block stand; IQ1_M keeps its own in four nibbles.
-HALF_FIELDS = {
-    **dict.fromkeys(("Q4_0", "Q5_0", "Q8_0", "IQ1_S", "IQ2_XXS", "IQ2_XS", "IQ2_S"), (0,)),
-    **dict.fromkeys(("IQ3_XXS", "IQ3_S", "IQ4_NL", "IQ4_XS"), (0,)),
-    **dict.fromkeys(("Q4_1", "Q5_1", "Q4_K", "Q5_K"), (0, 2)),
-    "Q2_K": (80, 82),
-    "Q3_K": (108,),
-    "Q6_K": (208,),
-    "TQ1_0": (52,),
-    "TQ2_0": (64,),
-}
 # 6-bit scales, whose two parts stand apart: bytes that set all positions of a block to v.
 SIX_BITS = {
     "Q3_K": lambda v: {96: [(v & 15) * 17] * 8, 104: [(v >> 4) * 0x55] * 4},
