@@ -101,23 +101,27 @@ class Model:
             x = self._block(f"blk.{i}.", layer, tables[layer.rope], tap(f"blk.{i}.input", x), tap)
         x = tap("result_norm", self._norm(x, "output_norm"))
         head = "output" if "output.weight" in weights else "token_embd"
-        logits = self._linear(x, head)
+        logits = self._linear(x, head) * self.dtype.type(config.logit_scale)
         if config.final_softcap is not None:
             logits = ops.softcap(logits, config.final_softcap)
         return tap("result_output", logits)
 
     def _block(self, blk, layer, table, x, tap):
         """One attention + feed-forward layer: x (T, D) -> (T, D)."""
-        attn_norm = tap(blk + "attn_norm", self._norm(x, blk + "attn_norm"))
-        attn = self._attention(blk, layer, table, attn_norm, tap)
+        attn_norm, ffn_norm = "attn_norm", "ffn_norm"
+        if blk + "attn_norm_2.weight" in self.weights:  # one per branch, as in Falcon 40B
+            attn_norm, ffn_norm = "attn_norm_2", "attn_norm"
+        normed = tap(blk + "attn_norm", self._norm(x, blk + attn_norm))
+        attn = self._attention(blk, layer, table, normed, tap)
         attn = tap(blk + "attn_out", self._linear(attn, blk + "attn_output"))
         if blk + "post_attention_norm.weight" in self.weights:
             attn = tap(blk + "post_attention_norm", self._norm(attn, blk + "post_attention_norm"))
         y = tap(blk + "ffn_input", x + attn)
 
-        parallel = self.config.spec.residual == "parallel"
-        ffn_norm = attn_norm if parallel else self._norm(y, blk + "ffn_norm")
-        ffn = self._ffn(blk, tap(blk + "ffn_norm", ffn_norm), tap)
+        if blk + ffn_norm + ".weight" in self.weights:
+            parallel = self.config.spec.residual == "parallel"
+            normed = self._norm(x if parallel else y, blk + ffn_norm)
+        ffn = self._ffn(blk, tap(blk + "ffn_norm", normed), tap)
         if blk + "post_ffw_norm.weight" in self.weights:
             ffn = tap(blk + "post_ffw_norm", self._norm(ffn, blk + "post_ffw_norm"))
         return tap(blk + "output", y + ffn)
@@ -125,9 +129,7 @@ class Model:
     def _attention(self, blk, layer, table, x, tap):
         """x (T, D), normed -> (T, H·VD), before the output matrix."""
         c, tokens = self.config, len(x)
-        q = self._linear(x, blk + "attn_q").reshape(tokens, c.H, c.HD)
-        k = self._linear(x, blk + "attn_k").reshape(tokens, c.KH, c.HD)
-        v = self._linear(x, blk + "attn_v").reshape(tokens, c.KH, c.VD)
+        q, k, v = self._qkv(blk, x)
         if blk + "attn_q_norm.weight" in self.weights:
             q = self._norm(q, blk + "attn_q_norm")
         if blk + "attn_k_norm.weight" in self.weights:
@@ -138,16 +140,28 @@ class Model:
         attn = ops.attention(q, k, v, c.attn_scale, layer.window, c.attn_softcap)
         return tap(blk + "attn", attn.reshape(tokens, c.H * c.VD))
 
+    def _qkv(self, blk, x):
+        """x (T, D), normed -> q (T, H, HD), k (T, KH, HD) and v (T, KH, VD)."""
+        c = self.config
+        if blk + "attn_qkv.weight" in self.weights:
+            rows = self._linear(x, blk + "attn_qkv")
+            q, k, v = np.split(rows, (c.H * c.HD, (c.H + c.KH) * c.HD), axis=1)
+        else:
+            q, k, v = (self._linear(x, f"{blk}attn_{letter}") for letter in "qkv")
+        heads = (c.H, c.HD), (c.KH, c.HD), (c.KH, c.VD)
+        return [y.reshape(len(x), *head) for y, head in zip((q, k, v), heads, strict=True)]
+
     def _ffn(self, blk, x, tap):
         """x (T, D), normed -> (T, D)."""
         activation = {"swiglu": ops.swiglu, "geglu": ops.geglu, "gelu": ops.gelu}
-        kind = self.config.spec.ffn
-        if kind == "gelu":
-            inputs = (tap(blk + "ffn_up", self._linear(x, blk + "ffn_up")),)
-        else:
-            gate = tap(blk + "ffn_gate", self._linear(x, blk + "ffn_gate"))
-            inputs = gate, tap(blk + "ffn_up", self._linear(x, blk + "ffn_up"))
-        act = tap(blk + "ffn_act", activation[kind](*inputs))
+        inputs = [self._linear(x, blk + "ffn_up")]
+        if blk + "ffn_gate.weight" in self.weights:
+            inputs.insert(0, self._linear(x, blk + "ffn_gate"))
+        elif inputs[0].shape[1] == 2 * self.config.F:  # rows of gate, then of up, in one matrix
+            inputs = np.split(inputs[0], 2, axis=1)
+        names = ("ffn_gate", "ffn_up")[-len(inputs) :]
+        inputs = [tap(blk + name, y) for name, y in zip(names, inputs, strict=True)]
+        act = tap(blk + "ffn_act", activation[self.config.spec.ffn](*inputs))
         return tap(blk + "ffn_out", self._linear(act, blk + "ffn_down"))
 
     def _linear(self, x, name):
@@ -164,5 +178,9 @@ class Model:
         return ops.layernorm(x, weight, bias, eps)
 
     def _rope_table(self, rope, tokens):
-        factors = None if rope.freq_factors is None else self.weights.array(rope.freq_factors)
-        return ops.rope_table(np.arange(tokens), rope.dims, rope.base, rope.factor, factors)
+        """cos and sin of positions 0 .. tokens - 1, for a sequence of that many tokens."""
+        name = rope.freq_factors
+        if rope.long_factors is not None and tokens > rope.long_factors.context:
+            name = rope.long_factors.name
+        factors = None if name is None else self.weights.array(name)
+        return ops.rope_table(np.arange(tokens), rope, factors)

@@ -31,18 +31,42 @@ def layernorm(x, weight, bias, eps):
     return y if bias is None else y + bias
 
 
-def rope_table(positions, dims, base, factor=1.0, freq_factors=None):
-    """cos and sin, float64 (T, R/2), of angle[t, i] = positions[t] / factor · frequency[i].
+def rope_table(positions, rope, factors=None):
+    """cos and sin, float64 (T, R/2), of angle[t, i] = positions[t] · frequency[i].
 
-    frequency[i] = base^(-2i/R), R = `dims` (Su et al., RoFormer, 2021). `factor` stretches the
-    positions (Chen et al., position interpolation, 2023); `freq_factors` (R/2,) divide the
-    frequencies (Llama 3, stored as `rope_freqs.weight`).
+    frequency[i] = base^(-2i/R) (Su et al., RoFormer, 2021), divided by `factor` (Chen et al.,
+    position interpolation, 2023) as far as `yarn_share` leaves it to; and then by `factors`
+    (R/2,), as Llama 3 and LongRoPE do. Both tables are multiplied by `attn_factor`. `rope` is a
+    `zerfoo_numba.config.Rope`, whose dims are R.
     """
-    frequency = float(base) ** (-np.arange(0, dims, 2, dtype=np.float64) / dims)
-    if freq_factors is not None:
-        frequency = frequency / np.asarray(freq_factors, np.float64)
-    angle = np.outer(np.asarray(positions, np.float64) / factor, frequency)
-    return np.cos(angle), np.sin(angle)
+    pair = np.arange(rope.dims // 2, dtype=np.float64)
+    frequency = float(rope.base) ** (-2 * pair / rope.dims)
+    kept = 0.0 if rope.yarn is None else yarn_share(rope)
+    frequency = kept * frequency + (1 - kept) * frequency / rope.factor
+    if factors is not None:
+        frequency = frequency / np.asarray(factors, np.float64)
+    angle = np.outer(np.asarray(positions, np.float64), frequency)
+    return np.cos(angle) * rope.attn_factor, np.sin(angle) * rope.attn_factor
+
+
+def yarn_share(rope):
+    """How much of each frequency (R/2,) YaRN keeps as it was trained: 1 all, 0 nothing.
+
+    Pair i turns context · base^(-2i/R) / 2π times within the context. All of it is kept up to the
+    pair that turns `fast` times (rounded down), nothing from the one that turns `slow` times
+    (rounded up), and between the two the share falls linearly (Peng et al., 2023, section 3.2).
+    """
+
+    def pair_that_turns(times):
+        return (
+            rope.dims * math.log(yarn.context / (2 * math.pi * times)) / (2 * math.log(rope.base))
+        )
+
+    yarn = rope.yarn
+    first = max(math.floor(pair_that_turns(yarn.fast)), 0)
+    last = min(math.ceil(pair_that_turns(yarn.slow)), rope.dims - 1)
+    fall = (np.arange(rope.dims // 2) - first) / max(last - first, 0.001)
+    return 1 - np.clip(fall, 0, 1)
 
 
 def rope(x, cos, sin, kind):

@@ -1,98 +1,60 @@
-"""An architecture is a row of data: what the file cannot say, and the numbers it does say.
+"""The numbers of a model, read from a file's metadata and checked.
 
-Dimension letters: D width, F feed-forward width, V vocabulary, L layers, H query heads, KH KV
-heads, HD head width, VD value head width, R rotated dimensions of a head.
+Dimension letters: D width, F feed-forward width, V vocabulary, L layers, H query heads, KH
+key/value heads, HD head width, VD value head width, R rotated dimensions of a head.
 """
 
 import math
 import reprlib
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
 
+from zerfoo_numba.architectures import ARCHS, ArchSpec
 from zerfoo_numba.errors import FileError, UnsupportedError
+from zerfoo_numba.metadata import Keys
 from zerfoo_numba.tensors import check_tensors
 
 
 @dataclass(frozen=True)
-class ArchSpec:
-    """What a GGUF file of this architecture does not say about its arithmetic.
+class Yarn:
+    """YaRN (arXiv:2309.00071): which pairs the factor of a Rope divides.
 
-    `rope`: "half" rotates the pairs (i, i + R/2), "interleaved" the pairs (2i, 2i + 1).
-    `window`: which layers keep to `attention.sliding_window`: "none", or "pattern" for those
-    that `attention.sliding_window_pattern` makes local. `local_rope`: local layers have the base
-    `rope.freq_base_swa` and no scaling. `width_scaled_layers`: a model with this many layers
-    scales attention by (D / H)^-1/2 instead of HD^-1/2. `requires`: tensors of every block
-    without which the file is incomplete, though other architectures do without them.
+    A pair that turns more than `fast` times within `context` tokens keeps its frequency, one that
+    turns less than `slow` times is divided in full, and those between are mixed.
     """
 
-    arch: str
-    mixer: str = "attention"
-    norm: str = "rms"
-    rope: str = "half"
-    ffn: str = "swiglu"
-    residual: str = "sequential"
-    embed_scale: bool = False
-    window: str = "none"
-    local_rope: bool = False
-    width_scaled_layers: int | None = None
-    requires: tuple[str, ...] = ()
+    context: int
+    fast: float
+    slow: float
 
 
-_POST_NORMS = ("post_attention_norm.weight", "post_ffw_norm.weight")
-_QK_NORMS = ("attn_q_norm.weight", "attn_k_norm.weight")
+@dataclass(frozen=True)
+class LongFactors:
+    """LongRoPE (arXiv:2402.13753): a sequence of more than `context` tokens takes these factors.
 
-ARCHS = {
-    spec.arch: spec
-    for spec in (
-        # Gemma 3 technical report, arXiv:2503.19786
-        ArchSpec(
-            "gemma3",
-            ffn="geglu",
-            embed_scale=True,
-            window="pattern",
-            local_rope=True,
-            width_scaled_layers=62,
-            requires=_POST_NORMS + _QK_NORMS,
-        ),
-        # Llama, arXiv:2302.13971; the converter permutes q and k rows for interleaved pairs.
-        ArchSpec("llama", rope="interleaved"),
-    )
-}
+    The sequence is all tokens so far, as in transformers; llama.cpp goes by the room of its cache.
+    """
 
-
-class Default(NamedTuple):
-    """A number, or the name of a quantity known by then, with who defines it."""
-
-    value: int | float | str
-    source: str
-
-
-# What the format itself defines for a key that is absent. Any other absent key is an error.
-FORMAT_DEFAULTS = {
-    "*.attention.head_count_kv": Default("H", "ggml, docs/gguf.md: absent means no GQA"),
-    "*.attention.key_length": Default("D / H", "ggml, docs/gguf.md: n_embd / n_head"),
-    "*.attention.value_length": Default("D / H", "ggml, docs/gguf.md: n_embd / n_head"),
-    "*.rope.dimension_count": Default("HD", "llama.cpp, llama_model::load_hparams: n_rot"),
-    "*.rope.freq_base": Default(10000.0, "llama.cpp, llama_model::load_hparams"),
-    "*.rope.scaling.type": Default("linear", "llama.cpp, llama_model::load_hparams"),
-    "gemma3.attention.sliding_window_pattern": Default(6, "llama.cpp, LLM_ARCH_GEMMA3"),
-    "gemma3.rope.freq_base_swa": Default(10000.0, "llama.cpp, LLM_ARCH_GEMMA3"),
-}
+    name: str
+    context: int
 
 
 @dataclass(frozen=True)
 class Rope:
-    """The rotation of one layer: pair i of a head turns by position / factor * base^(-2i / dims).
+    """The rotation of one layer: pair i of a head turns by position * frequency[i].
 
-    `kind` as `ArchSpec.rope`; `freq_factors` names a tensor whose dims / 2 values divide the
-    frequencies further.
+    frequency[i] = base^(-2i / dims) / factor, or what `yarn` makes of base and factor; then divided
+    by value i of the tensor `freq_factors` (dims / 2,), or by that of `long_factors`. Cosine and
+    sine are multiplied by `attn_factor`. `kind` as `ArchSpec.rope`.
     """
 
     kind: str
     dims: int
     base: float
     factor: float = 1.0
+    yarn: Yarn | None = None
     freq_factors: str | None = None
+    long_factors: LongFactors | None = None
+    attn_factor: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -101,6 +63,12 @@ class Layer:
 
     rope: Rope
     window: int | None
+
+
+_EPSILON = {
+    "rms": "attention.layer_norm_rms_epsilon",
+    "layer": "attention.layer_norm_epsilon",
+}
 
 
 @dataclass(frozen=True)
@@ -121,6 +89,7 @@ class ModelConfig:
     eps: float
     attn_scale: float
     embed_scale: float
+    logit_scale: float
     attn_softcap: float | None
     final_softcap: float | None
     layers: tuple[Layer, ...]
@@ -137,20 +106,22 @@ class ModelConfig:
         naming the key that is missing, impossible or contradicted by another.
         """
         spec = _spec(gguf)
-        keys = _Keys(gguf, spec.arch)
+        keys = Keys(gguf, spec)
+        keys.refuse_what_is_not_run()
         dims = _dimensions(keys)
         D, H, HD, L = dims["D"], dims["H"], dims["HD"], dims["L"]
         width_scaled = spec.width_scaled_layers == L
         return cls(
             spec=spec,
             name=str(gguf.metadata.get("general.name", spec.arch)),
-            context=keys.integer("context_length"),
-            eps=keys.number("attention.layer_norm_rms_epsilon"),
+            context=keys.known["context_length"],
+            eps=keys.number(_EPSILON[spec.norm]),
             attn_scale=1 / math.sqrt(D / H if width_scaled else HD),
             embed_scale=math.sqrt(D) if spec.embed_scale else 1.0,
-            attn_softcap=keys.softcap("attn_logit_softcapping"),
-            final_softcap=keys.softcap("final_logit_softcapping"),
-            layers=_layers(keys, spec, L, HD),
+            logit_scale=keys.optional("logit_scale") or 1.0,
+            attn_softcap=keys.optional("attn_logit_softcapping"),
+            final_softcap=keys.optional("final_logit_softcapping"),
+            layers=_layers(keys, L, HD),
             **dims,
         )
 
@@ -173,77 +144,25 @@ def _spec(gguf):
     return ARCHS[arch]
 
 
-class _Keys:
-    """The keys of one architecture: typed, checked, and defaulted by FORMAT_DEFAULTS alone."""
-
-    def __init__(self, gguf, arch):
-        self.gguf = gguf
-        self.arch = arch
-        self.known = {}  # quantities that a default may name
-
-    def error(self, key, what):
-        return FileError(f"{self.gguf.path}: the key {self.arch}.{key} {what}")
-
-    def has(self, key):
-        return f"{self.arch}.{key}" in self.gguf.metadata
-
-    def value(self, key):
-        if self.has(key):
-            return self.gguf.metadata[f"{self.arch}.{key}"]
-        for row in (f"{self.arch}.{key}", f"*.{key}"):
-            if row in FORMAT_DEFAULTS:
-                default = FORMAT_DEFAULTS[row].value
-                return self.known.get(default, default)
-        raise self.error(key, "is missing; the file was not converted completely")
-
-    def integer(self, key, least=1):
-        """A whole number; per-layer arrays are accepted where all layers agree."""
-        value = self.value(key)
-        if hasattr(value, "shape") and value.size and value.dtype.kind in "iu":
-            if (value != value[0]).any():
-                raise UnsupportedError(
-                    f"{self.gguf.path}: {self.arch}.{key} differs between layers: not supported"
-                )
-            value = int(value[0])
-        if isinstance(value, float) and not self.has(key):
-            raise self.error(key, "is missing, and D is no multiple of H")
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise self.error(key, f"must be a whole number, not {reprlib.repr(value)}")
-        if value < least:
-            raise self.error(key, f"is {value}; it must be at least {least}")
-        return value
-
-    def number(self, key):
-        """A positive, finite number."""
-        value = self.value(key)
-        if not isinstance(value, (int, float)) or isinstance(value, bool):
-            raise self.error(key, f"must be a number, not {reprlib.repr(value)}")
-        if not 0 < value < math.inf:
-            raise self.error(key, f"is {value}; it must be positive and finite")
-        return float(value)
-
-    def softcap(self, key):
-        """The cap, or None: an absent key and 0 both mean that nothing is capped."""
-        value = self.value(key) if self.has(key) else 0.0
-        return None if isinstance(value, float) and value == 0 else self.number(key)
-
-
 def _dimensions(keys):
     """{letter: number} of the model, checked against one another."""
-    gguf = keys.gguf
+    gguf, known = keys.gguf, keys.known
+    known["context_length"] = keys.integer("context_length")
     D, H = keys.integer("embedding_length"), keys.integer("attention.head_count")
     # A fraction here cannot be a head width: `integer` refuses it, naming the key.
-    keys.known.update({"H": H, "D / H": D // H if D % H == 0 else D / H})
+    known.update({"H": H, "D / H": D // H if D % H == 0 else D / H})
     KH = keys.integer("attention.head_count_kv")
     if H % KH:
         raise keys.error("attention.head_count_kv", f"is {KH}, which does not divide {H} heads")
     HD, VD = keys.integer("attention.key_length"), keys.integer("attention.value_length")
-    keys.known["HD"] = HD
+    known["HD"] = HD
     L, F = keys.integer("block_count"), keys.integer("feed_forward_length")
     if len(gguf.tensors) < L:
         raise keys.error("block_count", f"is {L}, but the file has {len(gguf.tensors)} tensors")
-    if keys.has("expert_count") and keys.integer("expert_count", least=0):
-        raise UnsupportedError(f"{gguf.path}: models with experts are not supported")
+    return {"L": L, "D": D, "F": F, "V": _vocabulary(gguf), "H": H, "KH": KH, "HD": HD, "VD": VD}
+
+
+def _vocabulary(gguf):
     embedding = gguf.tensors.get("token_embd.weight")
     if embedding is None or len(embedding.shape) != 2:
         raise FileError(f"{gguf.path}: the tensor token_embd.weight is missing or no matrix")
@@ -253,23 +172,20 @@ def _dimensions(keys):
         raise FileError(
             f"{gguf.path}: {len(tokens)} tokens in the vocabulary, {V} rows in token_embd.weight"
         )
-    return {"L": L, "D": D, "F": F, "V": V, "H": H, "KH": KH, "HD": HD, "VD": VD}
+    return V
 
 
-def _layers(keys, spec, L, HD):
-    dims = keys.integer("rope.dimension_count", least=2)
-    if dims > HD or dims % 2:
-        what = f"is {dims}; it must be even and at most the head width {HD}"
-        raise keys.error("rope.dimension_count", what)
-    factors = "rope_freqs.weight" if "rope_freqs.weight" in keys.gguf.tensors else None
-    base, factor = keys.number("rope.freq_base"), _rope_factor(keys)
-    everywhere = Layer(Rope(spec.rope, dims, base, factor, factors), None)
-    if spec.window == "none":
+def _layers(keys, L, HD):
+    """One Layer per block: global, or local to `attention.sliding_window`."""
+    rope = _rope(keys, HD)
+    everywhere = Layer(rope, None)
+    window = keys.integer("attention.sliding_window", least=0)
+    if window == 0:
         return (everywhere,) * L
-    rope = everywhere.rope
-    if spec.local_rope:
-        rope = Rope(spec.rope, dims, keys.number("rope.freq_base_swa"), 1.0, factors)
-    local = Layer(rope, keys.integer("attention.sliding_window"))
+    keys.known["rope.freq_base"] = rope.base
+    base = keys.number("rope.freq_base_swa")
+    plain = Rope(rope.kind, rope.dims, base)
+    local = Layer(replace(rope, base=base) if keys.spec.scaled_local_rope else plain, window)
     return tuple(local if is_local else everywhere for is_local in _local_layers(keys, L))
 
 
@@ -285,15 +201,53 @@ def _local_layers(keys, L):
     return [n == 0 or (i + 1) % n != 0 for i in range(L)]
 
 
-def _rope_factor(keys):
-    """What positions are divided by, of the only scaling supported: linear."""
+def _rope(keys, HD):
+    """The rotation of the layers without a window."""
+    dims = keys.integer("rope.dimension_count", least=2)
+    if dims > HD or dims % 2:
+        what = f"is {dims}; it must be even and at most the head width {HD}"
+        raise keys.error("rope.dimension_count", what)
     kind = keys.value("rope.scaling.type")
-    if not isinstance(kind, str) or kind not in ("none", "linear"):
-        what = f"rope.scaling.type is {reprlib.repr(kind)}; none and linear are supported"
-        raise UnsupportedError(f"{keys.gguf.path}: {keys.arch}.{what}")
-    if kind == "none":
-        return 1.0
+    kinds = ("none", "linear", "yarn", "longrope")
+    if not isinstance(kind, str) or kind not in kinds:
+        what = f"is {reprlib.repr(kind)}; {', '.join(kinds)} are supported"
+        raise keys.unsupported("rope.scaling.type", what)
+    factor = _factor(keys) if kind in ("linear", "yarn") else 1.0
+    attn_factor = keys.number("rope.scaling.attn_factor")
+    base, yarn = keys.number("rope.freq_base"), None
+    if kind == "yarn":
+        if base <= 1:
+            raise keys.error("rope.freq_base", f"is {base}; YaRN needs more than 1")
+        beta = [keys.number(f"rope.scaling.yarn_beta_{n}") for n in ("fast", "slow")]
+        yarn = Yarn(keys.integer("rope.scaling.original_context_length"), *beta)
+        # A file that says it means the whole factor, as transformers' `attention_factor`.
+        attn_factor *= keys.optional("rope.scaling.yarn_attn_factor") or (
+            1 + 0.1 * math.log(max(factor, 1.0))
+        )
+    tensors = _freq_factors(keys, kind)
+    return Rope(keys.spec.rope, dims, base, factor, yarn, *tensors, attn_factor)
+
+
+def _factor(keys):
+    """What positions are divided by; 1 where nothing in the file speaks of scaling."""
     if keys.has("rope.scale_linear"):  # the name before GGUF had rope.scaling.*
         return keys.number("rope.scale_linear")
     announced = keys.has("rope.scaling.type") or keys.has("rope.scaling.factor")
     return keys.number("rope.scaling.factor") if announced else 1.0
+
+
+def _freq_factors(keys, kind):
+    """(freq_factors, long_factors) of a Rope: one tensor, or one for short and one for long."""
+    everywhere, short, long = (
+        f"rope_{n}.weight" for n in ("freqs", "factors_short", "factors_long")
+    )
+    held = {name for name in (everywhere, short, long) if name in keys.gguf.tensors}
+    if held == {short, long}:
+        return short, LongFactors(long, keys.integer("rope.scaling.original_context_length"))
+    if held - {everywhere} or kind == "longrope":
+        names = ", ".join(sorted(held)) or "none of them"
+        raise FileError(
+            f"{keys.gguf.path}: {short} and {long} belong together and without {everywhere}; the "
+            f"file has {names}"
+        )
+    return everywhere if held else None, None

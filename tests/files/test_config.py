@@ -21,9 +21,11 @@ from tests.files.builder import (
     llama_shapes,
     save,
 )
-from zerfoo_numba.config import ARCHS, FORMAT_DEFAULTS, ModelConfig, Rope
+from zerfoo_numba.architectures import ARCHS
+from zerfoo_numba.config import ModelConfig, Rope
 from zerfoo_numba.errors import FileError, UnsupportedError, ZerfooError
 from zerfoo_numba.gguf_file import open_gguf
+from zerfoo_numba.metadata import FORMAT_DEFAULTS
 
 METADATA = {"gemma3": gemma3_metadata, "llama": llama_metadata}
 SHAPES = {"gemma3": gemma3_shapes, "llama": llama_shapes}
@@ -97,6 +99,12 @@ def test_gemma3_of_62_layers_scales_attention_by_its_width(tmp_path):
     assert config_of(tmp_path, "gemma3", L=61, D=24).attn_scale == 1 / math.sqrt(8)
 
 
+def test_gemma3_without_local_layers(tmp_path):
+    layers = config_of(tmp_path, "gemma3", {"attention.sliding_window": 0}).layers
+    assert {layer.window for layer in layers} == {None}
+    assert {layer.rope.base for layer in layers} == {1e6}
+
+
 def test_final_softcap_when_the_key_is_there(tmp_path):
     config = config_of(tmp_path, "gemma3", {"final_logit_softcapping": 30.0})
     assert config.final_softcap == 30.0 and config.attn_softcap is None
@@ -111,7 +119,9 @@ def test_llama(tmp_path):
     assert config.layers[1].rope == Rope("interleaved", 4, 10000.0)
     keys = {"rope.freq_base": 3e4, "rope.scaling.type": "linear", "rope.scaling.factor": 2.0}
     config = config_of(tmp_path, "llama", keys, {"rope_freqs.weight": (2,)})
-    assert config.layers[0].rope == Rope("interleaved", 4, 3e4, 2.0, "rope_freqs.weight")
+    assert config.layers[0].rope == Rope(
+        "interleaved", 4, 3e4, 2.0, freq_factors="rope_freqs.weight"
+    )
     config = config_of(tmp_path, "llama", {"rope.dimension_count": 2, "rope.scale_linear": 4.0})
     assert config.layers[0].rope == Rope("interleaved", 2, 10000.0, 4.0)
 
@@ -188,7 +198,7 @@ LIES = [
     ({"rope.scaling.factor": -2.0}, "scaling.factor is -2.0"),
     ({"attention.layer_norm_rms_epsilon": "1e-6"}, "epsilon must be a number"),
     ({"final_logit_softcapping": -1.0}, "softcapping is -1.0"),
-    ({"attention.sliding_window": 0}, "sliding_window is 0"),
+    ({"attention.sliding_window": (I32, -1)}, "sliding_window is -1"),
     ({"attention.sliding_window_pattern": (ARRAY, BOOL, [1, 0])}, "has 2 entries for 6 layers"),
     ({"attention.sliding_window_pattern": "x"}, "pattern must be a whole number"),
     ({"tokenizer.ggml.tokens": ["a", "b"]}, "2 tokens in the vocabulary"),
@@ -204,9 +214,8 @@ def test_impossible_metadata_is_named(tmp_path, keys, says):
 
 
 UNSUPPORTED = [
-    ("gemma3", {"general.architecture": "gpt5"}, "'gpt5' is not supported; gemma3, llama are"),
-    ("llama", {"rope.scaling.type": "yarn"}, "rope.scaling.type is 'yarn'"),
-    ("llama", {"expert_count": 8}, "experts"),
+    ("gemma3", {"general.architecture": "gpt5"}, "'gpt5' is not supported; command-r, falcon, gem"),
+    ("llama", {"expert_count": 8}, "expert_count is 8"),
     ("llama", {"attention.head_count_kv": (ARRAY, I32, [2, 4])}, "between layers"),
 ]
 
@@ -215,15 +224,6 @@ UNSUPPORTED = [
 def test_what_is_not_run_is_refused(tmp_path, arch, keys, says):
     with pytest.raises(UnsupportedError, match=says):
         config_of(tmp_path, arch, keys)
-
-
-@pytest.mark.parametrize("arch", sorted(ARCHS))
-def test_every_plain_tensor_is_required(tmp_path, arch):
-    optional = {"output.weight"}
-    for name in SHAPES[arch]():
-        if name not in optional:
-            with pytest.raises(FileError, match=name):
-                config_of(tmp_path, arch, None, {name: None})
 
 
 @pytest.mark.parametrize(
@@ -245,7 +245,7 @@ def test_a_wrong_shape_is_named(tmp_path, name, shape):
 
 
 def test_a_tensor_nobody_uses_is_refused(tmp_path):
-    for name in ("blk.0.attn_qkv.weight", "blk.2.attn_q.weight", "mystery"):
+    for name in ("blk.0.attn_gate.weight", "blk.2.attn_q.weight", "mystery"):
         with pytest.raises(UnsupportedError, match=name):
             config_of(tmp_path, "llama", None, {name: (16, 16)})
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from reference import ops
+from zerfoo_numba.config import Rope, Yarn
 
 CLOSE = {"rtol": 0, "atol": 1e-12}
 
@@ -47,18 +48,39 @@ def test_layernorm_with_a_weight_row_per_head(rng, with_bias):
 def test_rope_turns_each_pair_as_a_complex_number(rng, kind, dims):
     x, factors = rng.normal(size=(5, 2, 8)), rng.uniform(1, 4, size=dims // 2)
     positions = np.array([0, 1, 2, 700, 100_000])
-    cos, sin = ops.rope_table(positions, dims, 500.0, factor=8.0, freq_factors=factors)
+    scaled = Rope(kind, dims, 500.0, factor=8.0, attn_factor=1.5)
+    cos, sin = ops.rope_table(positions, scaled, factors)
     y = ops.rope(x, cos, sin, kind)
     np.testing.assert_array_equal(y[..., dims:], x[..., dims:])
     for t, h, i in np.ndindex(5, 2, dims // 2):
         a, b = (i, i + dims // 2) if kind == "half" else (2 * i, 2 * i + 1)
         angle = positions[t] / 8 * 500 ** (-2 * i / dims) / factors[i]
-        turned = complex(x[t, h, a], x[t, h, b]) * cmath.exp(1j * angle)
+        turned = complex(x[t, h, a], x[t, h, b]) * cmath.exp(1j * angle) * 1.5
         assert (y[t, h, a], y[t, h, b]) == pytest.approx((turned.real, turned.imag), abs=1e-10)
 
 
+@pytest.mark.parametrize("context", [4, 32, 1000, 10**6])
+@pytest.mark.parametrize(("fast", "slow"), [(32.0, 1.0), (1.5, 0.2), (4.0, 4.0)])
+def test_yarn_keeps_pairs_that_turn_fast_and_stretches_slow_ones(context, fast, slow):
+    rope = Rope("half", 32, 500.0, 8.0, Yarn(context, fast, slow))
+    position = 1e-4  # where a sine is its angle
+    _, sin = ops.rope_table([position], rope)
+    share = (sin[0] / position * 500.0 ** (np.arange(16) / 16) - 1 / 8) / (1 - 1 / 8)
+    np.testing.assert_allclose(share, ops.yarn_share(rope), atol=1e-7)
+    turns = context * 500.0 ** -(np.arange(16) / 16) / (2 * math.pi)
+    assert np.all(np.diff(share) <= 1e-7)  # the faster a pair turns, the more is kept
+    np.testing.assert_allclose(share[np.flatnonzero(turns >= fast)[:-1]], 1, atol=1e-7)
+    np.testing.assert_allclose(share[np.flatnonzero(turns <= slow)[1:]], 0, atol=1e-7)
+
+
+def test_the_share_falls_linearly_between_rounded_pairs():
+    # pair i turns 32 · 500^(-i/8) / 2π times: 1.5 between pairs 1 and 2, 0.2 between 4 and 5
+    share = ops.yarn_share(Rope("half", 16, 500.0, 4.0, Yarn(32, 1.5, 0.2)))
+    np.testing.assert_allclose(share, [1, 1, 0.75, 0.5, 0.25, 0, 0, 0], atol=1e-12)
+
+
 def test_rope_refuses_a_kind_it_does_not_know(rng):
-    cos, sin = ops.rope_table([0], 4, 10.0)
+    cos, sin = ops.rope_table([0], Rope("half", 4, 10.0))
     with pytest.raises(ValueError, match="neox"):
         ops.rope(rng.normal(size=(1, 1, 4)), cos, sin, "neox")
 
