@@ -43,7 +43,7 @@ class Model:
     """
 
     def __init__(self, path, device="auto", context=None, activation=None, cache_type=None,
-                 graph=True):  # fmt: skip
+                 graph=True, threads=None):  # fmt: skip
         if activation not in (None, *ACTIVATIONS):
             known = ", ".join(ACTIVATIONS)
             raise UnsupportedError(f"activation {activation!r} is not one of {known}")
@@ -57,9 +57,11 @@ class Model:
                 f"a context of {self.context} tokens is not within 1 .. {self.config.context}, "
                 "for which the model was trained"
             )
-        self.device = open_device(device) if isinstance(device, str) else device
-        options = (cache_type or "f32", activation or "float")
+        self.device = _device(device, threads)
+        self.activation = activation or self.device.activation
+        options = (cache_type or "f32", self.activation)
         self.walk = Walk(Ops(self.device), self.gguf, self.config, self.context, *options)
+        self.gguf.release_memory()  # the weights are on the device
         self.graph = graph
         self.stats = Stats()
         self.length = 0  # tokens in the cache
@@ -80,6 +82,7 @@ class Model:
                 f"{self.length + len(ids)} tokens exceed the context of {self.context}; "
                 "shorten the prompt or load the model with a larger context"
             )
+        self.walk.fit(self.length + len(ids), self.length)
         kept = []
         for start in range(0, len(ids), self.walk.chunk):
             part = ids[start : start + self.walk.chunk]
@@ -90,7 +93,7 @@ class Model:
     def decode(self, token):
         """Add one token by the captured decode step; its logits (V,)."""
         self._room()
-        self._write_tokens(self._checked([token]))
+        self.walk.take(self._checked([token]), self.length)
         self._replay("sampled")
         self.length += 1
         return self.device.read(self.walk.logits)[0]
@@ -110,6 +113,7 @@ class Model:
                 shape = (len(ids), self.config.D)
                 raise InputError(f"input {name} has shape {np.shape(array)}, not {shape}")
         self._start()
+        self.walk.fit(len(ids), 0)
         parts = []
         for start in range(0, len(ids), self.walk.chunk):
             rows = slice(start, min(start + self.walk.chunk, len(ids)))
@@ -189,7 +193,7 @@ class Model:
         return self.history(len(ids), count)
 
     def history(self, start, count):
-        """`count` ids that the device chose, for the positions from `start` on."""
+        """The ids of `count` positions from `start` on: given, or chosen by the device."""
         return [int(t) for t in self.device.read(self.walk.history)[start : start + count]]
 
     def greedy_start(self):
@@ -237,15 +241,12 @@ class Model:
             raise ContextError(
                 f"the context of {self.context} tokens is full; load the model with a larger one"
             )
-
-    def _write_tokens(self, ids):
-        tokens = self.walk.tokens.view((len(ids),))
-        self.device.write(tokens, ids.astype(np.uint32))
+        self.walk.fit(self.length + 1, self.length)
 
     def _chunk(self, ids, all_logits, last, inputs=None):
         """Up to one chunk of tokens, eagerly; logits (T, V), of the last (1, V), or None."""
         walk, T = self.walk, len(ids)
-        self._write_tokens(ids)
+        walk.take(ids, self.length)
         walk.embed(T)
         walk.layers(T, self.length, inputs)
         logits = None
@@ -279,11 +280,18 @@ def load_model(path, device="auto", context=None, mmproj=None, activation=None, 
                graph=True, fuse=True, threads=None):  # fmt: skip
     """Load a GGUF model.
 
-    device: "auto", "cuda" or "emulator". context: tokens the cache holds (default: the trained
+    device: "auto", "cuda", "cpu", "emulator", or a Device. context: tokens the cache holds (default: the trained
     context, at most 4096). activation: "float" (float32 throughout) or "int8" (8-bit activations
-    and integer dot products where the block format has them). cache_type: "f32" or "f16".
-    graph: replay decode steps from a captured graph; False walks each one.
+    and integer dot products where the block format has them); the default is the device's.
+    cache_type: "f32" or "f16". graph: replay decode steps from a captured graph; False walks each
+    one. threads: of the cpu and the emulator; the default is the physical cores.
     """
     if mmproj is not None:
         raise UnsupportedError("image projectors (mmproj) are not supported yet")
-    return Model(path, device, context, activation, cache_type, graph)
+    return Model(path, device, context, activation, cache_type, graph, threads)
+
+
+def _device(device, threads):
+    if not isinstance(device, str):
+        return device
+    return open_device(device, **({} if threads is None else {"threads": threads}))

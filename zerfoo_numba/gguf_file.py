@@ -70,11 +70,17 @@ class GGUFFile:
     drops its tensors; views taken from them before stay valid.
     """
 
-    def __init__(self, path, version, metadata, tensors):
+    def __init__(self, path, version, metadata, tensors, mapped=None):
         self.path = path
+        self._mapped = mapped
         self.version = version
         self.metadata = metadata
         self.tensors = tensors
+
+    def release_memory(self):
+        """Let go of the file's pages in memory; the tensors stay, and read from disk again."""
+        if self._mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+            self._mapped.madvise(mmap.MADV_DONTNEED)
 
     def close(self):
         # The map itself ends with its last view: unmapping under a live array would crash.
@@ -94,7 +100,8 @@ def open_gguf(path):
     for a byte order, a version or a split that is not read here.
     """
     path = os.fspath(path)
-    header = Header(path, _map(path))
+    mapped = _map(path)
+    header = Header(path, mapped)
     version, tensor_count, key_count = read_start(header)
     metadata = read_metadata(header, key_count)
     parts = metadata.get("split.count", 0)
@@ -105,7 +112,7 @@ def open_gguf(path):
         )
     alignment = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
     infos = _read_tensor_infos(header, tensor_count)
-    return GGUFFile(path, version, metadata, _locate(header, infos, alignment))
+    return GGUFFile(path, version, metadata, _locate(header, infos, alignment), mapped)
 
 
 def _map(path):

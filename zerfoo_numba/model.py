@@ -12,7 +12,7 @@ import numpy as np
 from zerfoo_numba.cache import KVCache
 from zerfoo_numba.devices import Buffer
 from zerfoo_numba.kernels.quantize import QuantizedRows, padded
-from zerfoo_numba.weights import Weights, rope_table
+from zerfoo_numba.weights import RopeTables, Weights
 
 CHUNK = 64  # tokens of a prefill that pass through the layers together
 
@@ -59,23 +59,43 @@ class Walk:
     def __init__(self, ops, gguf, config, context, cache_type, activation="float"):
         device = ops.device
         self.ops, self.config, self.context = ops, config, context
-        self.weights = Weights(device, gguf, pack=activation == "int8")
+        self.weights = Weights(device, gguf, config, pack=activation == "int8")
         self.cache = KVCache(device, config, context, cache_type)
-        self.tables = {
-            r: rope_table(device, r, context, gguf) for r in {x.rope for x in config.layers}
-        }
+        self.tables = RopeTables(device, {x.rope for x in config.layers}, context, gguf)
         self.chunk = min(CHUNK, context)
         self.workspace = Workspace(device, config, self.chunk)
         self.tokens = device.empty(self.chunk, np.uint32, "tokens")
         self.position = device.upload(np.zeros(1, np.uint32), "position")
+        # The ids of the sequence, given or chosen here: history[p] is that at position p.
         self.history = device.upload(np.zeros(context + 1, np.uint32), "history")
         self.logits = device.empty((1, config.V), np.float32, "logits")
         self.head = "output" if "output.weight" in self.weights else "token_embd"
-        for name in gguf.tensors:  # everything is on the device before the first token
-            if len(gguf.tensors[name].shape) == 2:
-                self.weights.matrix(name)
-            elif name != "rope_freqs.weight":
-                self.weights.vector(name)
+        self.weights.load()  # before the first token
+
+    def take(self, ids, position):
+        """`ids` for the positions from `position` on: into `tokens`, and into the history."""
+        ids = np.asarray(ids, np.uint32)
+        self.ops.device.write(self.tokens.view(ids.shape), ids)
+        self.ops.device.write(self.history.view(ids.shape, position), ids)
+
+    def fit(self, length, cached):
+        """Turn as a sequence of `length` tokens does, of which `cached` are in the cache.
+
+        Where LongRoPE changes its factors on the way, what is cached is made anew, as in
+        transformers for Phi-3.
+        """
+        if not self.tables.fit(length) or not cached:
+            return
+        device = self.ops.device
+        ids, chosen = device.read(self.history)[:cached], device.read(self.tokens)
+        device.write(self.position, np.zeros(1, np.uint32))
+        for start in range(0, cached, self.chunk):
+            part = ids[start : start + self.chunk]
+            self.take(part, start)
+            self.embed(len(part))
+            self.layers(len(part), start)
+            self.ops.advance(self.position, len(part))
+        device.write(self.tokens, chosen)
 
     def embed(self, T):
         """The first T of `tokens` to the residual stream x (T, D)."""
@@ -95,31 +115,45 @@ class Walk:
             if replaced is not None:
                 self.ops.device.write(x, replaced)
             if i == 0 or replaced is not None:
-                norm = self.weights.vector(f"blk.{i}.attn_norm.weight")
-                self.ops.rmsnorm(normed, x, norm, self.config.eps)
+                self.norm(normed, x, self.norm_names(i)[0])
             self.block(i, T, cached)
+
+    def norm_names(self, i):
+        """The norms that the attention and the feed-forward of block i read."""
+        blk = f"blk.{i}."
+        if blk + "attn_norm_2.weight" in self.weights:  # one per branch, as in Falcon 40B
+            return blk + "attn_norm_2", blk + "attn_norm"
+        return blk + "attn_norm", blk + "ffn_norm"
 
     def block(self, i, T, cached=0):
         """Block i. On entry `x` is its input and `normed` the attention norm of it; on return both
         stand ready for what follows, the next block or the head."""
-        ops, config, weights = self.ops, self.config, self.weights
+        ops, blk = self.ops, f"blk.{i}."
         b = self.workspace.at(T)
-        blk = f"blk.{i}."
         ops.tap(blk + "input", b["x"])
         ops.tap(blk + "attn_norm", b["normed"])
         self.attention(i, b, T, cached)
         ops.tap(blk + "attn_out", b["result"])
-        branch = self.post_norm(blk + "post_attention_norm", b)
-        norm = weights.vector(blk + "ffn_norm.weight")
-        ops.add_rmsnorm(b["normed"], b["x"], branch, norm, config.eps)
+        self.post_norm(blk + "post_attention_norm", b)
+        self.add_attention(i, b)
         ops.tap(blk + "ffn_input", b["x"])
         ops.tap(blk + "ffn_norm", b["normed"])
         self.feed_forward(i, b)
-        branch = self.post_norm(blk + "post_ffw_norm", b)
-        last = i + 1 == config.L
-        norm = weights.vector("output_norm.weight" if last else f"blk.{i + 1}.attn_norm.weight")
-        ops.add_rmsnorm(b["normed"], b["x"], branch, norm, config.eps)
+        self.post_norm(blk + "post_ffw_norm", b)
+        following = self.norm_names(i + 1)[0] if i + 1 < self.config.L else "output_norm"
+        self.add_norm(b["normed"], b["x"], b["result"], following)
         ops.tap(blk + "output", b["x"])
+
+    def add_attention(self, i, b):
+        """x += result, and `normed` becomes what the feed-forward of block i reads: the norm of
+        that sum or, in a parallel block, of the block's input."""
+        name = self.norm_names(i)[1]
+        if self.config.spec.residual == "sequential":
+            self.add_norm(b["normed"], b["x"], b["result"], name)
+            return
+        if name + ".weight" in self.weights:  # else both branches read one norm
+            self.norm(b["normed"], b["x"], name)
+        self.ops.add(b["x"], b["result"])
 
     def attention(self, i, b, T, cached):
         ops, config, weights = self.ops, self.config, self.weights
@@ -130,10 +164,10 @@ class Walk:
         q = b["q"].view((T, config.H, config.HD))
         k = b["k"].view((T, config.KH, config.HD))
         v = b["v"].view((T, config.KH, config.VD))
-        norms = tuple(weights.vector(f"{blk}attn_{n}_norm.weight") for n in "qk")
+        norms = [weights.vector(f"{blk}attn_{n}_norm.weight") for n in "qk"]
         cache, table = self.cache.layers[i], self.tables[layer.rope]
         ops.qk_norm_rope_append(
-            q, k, v, cache, self.position, table, norms if all(norms) else None, config.eps
+            q, k, v, cache, self.position, table, config.spec.norm, norms, config.eps
         )
         out = b["attn"].view((T, config.H, config.VD))
         ops.attention(
@@ -156,14 +190,36 @@ class Walk:
         self.linear(b["result"], blk + "attn_output", x)
 
     def feed_forward(self, i, b):
-        ops, blk = self.ops, f"blk.{i}."
-        x = self.operand(b["normed"], blk + "ffn_gate", blk + "ffn_up")
-        for name in ("gate", "up"):
+        ops, blk, kind = self.ops, f"blk.{i}.", self.config.spec.ffn
+        names = [n for n in ("gate", "up") if f"{blk}ffn_{n}.weight" in self.weights]
+        x = self.operand(b["normed"], *(f"{blk}ffn_{name}" for name in names))
+        for name in names:
             self.linear(b[name], f"{blk}ffn_{name}", x)
-        ops.gated(b["act"], b["gate"], b["up"], self.config.spec.ffn)
+        if "gate" in names:
+            ops.gated(b["act"], b["gate"], b["up"], kind)
+        else:
+            ops.plain(b["act"], b["up"], kind)
         self.linear(b["result"], blk + "ffn_down", self.operand(b["act"], blk + "ffn_down"))
-        for name, buffer in (("gate", "gate"), ("up", "up"), ("act", "act"), ("out", "result")):
-            ops.tap(f"{blk}ffn_{name}", b[buffer])
+        for name in names:
+            ops.tap(f"{blk}ffn_{name}", b[name])
+        ops.tap(blk + "ffn_act", b["act"])
+        ops.tap(blk + "ffn_out", b["result"])
+
+    def norm(self, out, x, name):
+        """out = norm(x), of the architecture's kind; the bias is there if the file has one."""
+        weight, bias = self.weights.vector(name + ".weight"), self.weights.vector(name + ".bias")
+        if self.config.spec.norm == "rms":
+            self.ops.rmsnorm(out, x, weight, self.config.eps)
+        else:
+            self.ops.layernorm(out, x, weight, bias, self.config.eps)
+
+    def add_norm(self, out, residual, x, name):
+        """residual += x; out = norm(residual)."""
+        weight, bias = self.weights.vector(name + ".weight"), self.weights.vector(name + ".bias")
+        if self.config.spec.norm == "rms":
+            self.ops.add_rmsnorm(out, residual, x, weight, self.config.eps)
+        else:
+            self.ops.add_layernorm(out, residual, x, weight, bias, self.config.eps)
 
     def operand(self, x, *names):
         """x (T, K) made ready for the products with these weights."""
@@ -182,14 +238,10 @@ class Walk:
             self.ops.matmul(out, weight, operand.x, bias)
 
     def post_norm(self, name, b):
-        """The branch's result, normalised where the model has such a norm."""
-        weight = self.weights.vector(name + ".weight")
-        if weight is None:
-            return b["result"]
-        normed = b["normed"]  # free until the next norm writes it
-        self.ops.rmsnorm(normed, b["result"], weight, self.config.eps)
-        self.ops.tap(name, normed)
-        return normed
+        """The branch's result, normalised in place where the model has such a norm."""
+        if name + ".weight" in self.weights:
+            self.norm(b["result"], b["result"], name)
+            self.ops.tap(name, b["result"])
 
     def project(self, logits, row):
         """The head on `logits.shape[0]` rows of the normed stream from `row` on."""
@@ -197,6 +249,8 @@ class Walk:
         normed = self.workspace.buffers["normed"].view((count, self.config.D), row * self.config.D)
         self.ops.tap("result_norm", normed)
         self.linear(logits, self.head, self.operand(normed, self.head))
+        if self.config.logit_scale != 1:
+            self.ops.scale(logits, self.config.logit_scale)
         if self.config.final_softcap is not None:
             self.ops.softcap(logits, self.config.final_softcap)
         self.ops.tap("result_output", logits)

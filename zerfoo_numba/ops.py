@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from zerfoo_numba.kernels import (
     Cost,
     activation,
+    add,
     argmax,
     attention,
     embed,
+    layernorm,
     matvec,
     matvec_int8,
     quantize,
@@ -59,6 +61,23 @@ class Ops:
         rmsnorm.add_rmsnorm(self.device, out, residual, x, weight, eps)
         self._record("add_rmsnorm", rmsnorm.add_cost, T=T, D=D)
 
+    def layernorm(self, out, x, weight, bias, eps):
+        T, D = x.shape
+        layernorm.layernorm(self.device, out, x, weight, bias, eps)
+        self._record("layernorm", layernorm.cost, T=T, D=D)
+
+    def add_layernorm(self, out, residual, x, weight, bias, eps):
+        """residual += x; out = layernorm(residual)."""
+        T, D = x.shape
+        layernorm.add_layernorm(self.device, out, residual, x, weight, bias, eps)
+        self._record("add_layernorm", layernorm.add_cost, T=T, D=D)
+
+    def add(self, residual, x):
+        """residual += x."""
+        T, D = x.shape
+        add.add(self.device, residual, x)
+        self._record("add", add.cost, T=T, D=D)
+
     def matmul(self, out, weight, x, bias=None):
         T, K = x.shape
         matvec.matmul(self.device, out, weight, x, bias)
@@ -77,10 +96,10 @@ class Ops:
         shape = {"T": x.rows, "N": weight.rows, "K": weight.columns}
         self._record(name, matvec_int8.cost, **shape, type_name=weight.type)
 
-    def qk_norm_rope_append(self, q, k, v, cache, position, table, norm_weights, eps):
+    def qk_norm_rope_append(self, q, k, v, cache, position, table, norm, weights, eps):
         T, H, HD = q.shape
         KH, VD = v.shape[1:]
-        rope.qk_norm_rope_append(self.device, q, k, v, cache, position, table, norm_weights, eps)
+        rope.qk_norm_rope_append(self.device, q, k, v, cache, position, table, norm, weights, eps)
         shape = {"T": T, "H": H, "KH": KH, "HD": HD, "VD": VD, "cache_type": cache.type}
         self._record("qk_norm_rope_append", rope.cost, **shape)
 
@@ -97,6 +116,17 @@ class Ops:
         T, F = gate.shape
         activation.gated(self.device, out, gate, up, kind)
         self._record(kind, activation.cost, T=T, F=F)
+
+    def plain(self, out, x, kind):
+        """out = act(x), of a feed-forward without a gate."""
+        T, F = x.shape
+        activation.plain(self.device, out, x, kind)
+        self._record(kind, activation.plain_cost, T=T, F=F)
+
+    def scale(self, x, factor):
+        """x = factor x, in place."""
+        activation.scale(self.device, x, factor)
+        self._record("scale", activation.scale_cost, size=x.size)
 
     def softcap(self, x, cap):
         """x = cap tanh(x / cap), in place."""

@@ -22,7 +22,8 @@ class Model:
         self.config = SimpleNamespace(name="stand-in")
         self.device = SimpleNamespace(name="none", description="no device")
         self.stats = SimpleNamespace(
-            prompt_tokens=4, prompt_seconds=2.0, generated_tokens=11, generated_seconds=0.5,
+            prompt_tokens=4, prompt_seconds=2.0, generated_tokens=11, decode_steps=10,
+            generated_seconds=0.5,
             graph_share=1.0,
         )  # fmt: skip
 

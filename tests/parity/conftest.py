@@ -20,8 +20,8 @@ def device_names():
     try:
         open_device("cuda")
     except DeviceError:
-        return ("emulator",)
-    return ("emulator", "cuda")
+        return ("emulator", "cpu")
+    return ("emulator", "cpu", "cuda")
 
 
 def pytest_addoption(parser):
@@ -47,8 +47,8 @@ def golden_reference(name):
 
 @functools.cache
 def golden_model(name, device_name, **options):
-    """The runtime's model of a golden file."""
-    options.setdefault("context", 64)
+    """The runtime's model of a golden file, exact unless `options` say otherwise."""
+    options = {"context": 64, "activation": "float", "cache_type": "f32"} | options
     path = GOLDEN / name / "model.gguf"
     return zerfoo_numba.load_model(path, device=device_name, **options)
 

@@ -4,9 +4,7 @@ import pytest
 
 from tests.parity.compare import assert_close
 from tests.parity.conftest import golden_model, golden_reference, golden_tokens
-from tests.parity.tolerances import LAYER
-
-MODELS = ("gemma3_default", "gemma3_Q4_K_M", "llama")
+from tests.parity.tolerances import FOREIGN, LAYER
 
 
 def check_layers(model, reference_model, ids):
@@ -19,7 +17,7 @@ def check_layers(model, reference_model, ids):
         assert_close(name, actual[name], want, LAYER["float"])
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", FOREIGN)
 def test_layers(name, device_name):
     model, expected = golden_model(name, device_name), golden_reference(name)
     check_layers(model, expected, golden_tokens(name, "long"))

@@ -1,13 +1,13 @@
 """Rung "model": free-running logits, prefill against decode, replay against eager."""
 
+import functools
+
 import numpy as np
 import pytest
 
 from tests.parity.compare import assert_close
 from tests.parity.conftest import golden_model, golden_reference, golden_tokens
-from tests.parity.tolerances import MODEL
-
-MODELS = ("gemma3_default", "gemma3_Q4_K_M", "llama")
+from tests.parity.tolerances import FOREIGN, MODEL
 
 
 def check_logits(model, name):
@@ -18,9 +18,17 @@ def check_logits(model, name):
         assert_close(f"{name} {length}", model.logits(ids), want, MODEL[name])
 
 
-def check_split(model, name, ids, split):
+@functools.cache
+def logits_by_length(name, length):
+    """The reference's last logits of every beginning of a prompt: with LongRoPE those of a long
+    sequence are not a continuation of a short one's."""
+    model, ids = golden_reference(name), golden_tokens(name, length)
+    return np.stack([model.logits(ids[:n])[-1] for n in range(1, len(ids) + 1)])
+
+
+def check_split(model, name, length, split):
     """prefill(split) and then one decode step for each other token == prefill of all."""
-    want = golden_reference(name).logits(ids)
+    ids, want = golden_tokens(name, length), logits_by_length(name, length)
     rows = [model.prefill(ids[:split])]
     rows += [model.decode(token) for token in ids[split:]]
     assert_close(f"{name} split at {split}", np.stack(rows), want[split - 1 :], MODEL[name])
@@ -34,22 +42,25 @@ def greedy_by_prefill(model, ids, count):
     return ids[-count:]
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", FOREIGN)
 def test_logits(name, device_name):
     check_logits(golden_model(name, device_name), name)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", FOREIGN)
 def test_every_split_of_a_short_prompt(name, device_name):
-    ids = golden_tokens(name, "short")
-    for split in range(1, len(ids)):
-        check_split(golden_model(name, device_name), name, ids, split)
+    for split in range(1, len(golden_tokens(name, "short"))):
+        check_split(golden_model(name, device_name), name, "short", split)
 
 
-@pytest.mark.parametrize("split", [1, 17, 33])
-@pytest.mark.parametrize("name", MODELS)
+SPLITS = [(name, 33) for name in FOREIGN]
+SPLITS += [(name, n) for name in ("gemma3_default", "llama", "falcon_40b") for n in (1, 17)]
+SPLITS += [("phi3_longrope", 5)]  # its factors change at 10
+
+
+@pytest.mark.parametrize("name, split", SPLITS)
 def test_splits_of_a_long_prompt(name, split, device_name):
-    check_split(golden_model(name, device_name), name, golden_tokens(name, "long"), split)
+    check_split(golden_model(name, device_name), name, "long", split)
 
 
 def test_prefill_in_chunks_equals_prefill_at_once(device_name, monkeypatch):
@@ -66,14 +77,28 @@ def test_extend_continues_where_prefill_stopped(device_name):
     assert_close(name, rows, golden_reference(name).logits(ids)[11:], MODEL[name])
 
 
-@pytest.mark.parametrize("length", [1, 2, 17])
-def test_replay_equals_eager_equals_prefill(length, device_name):
-    name = "gemma3_default"
+GREEDY = [("gemma3_default", 1), ("gemma3_default", 2), ("gemma3_default", 17)]
+GREEDY += [("phi3_longrope", 6), ("falcon_40b", 3), ("commandr", 3)]
+
+
+@pytest.mark.parametrize("name, length", GREEDY)
+def test_replay_equals_eager_equals_prefill(name, length, device_name):
     ids = golden_tokens(name, "long")[:length]
     replayed = golden_model(name, device_name).greedy_ids(ids, 24)
     eager = golden_model(name, device_name, graph=False).greedy_ids(ids, 24)
     assert replayed == eager
     assert replayed[:8] == greedy_by_prefill(golden_model(name, device_name), ids, 8)
+
+
+def test_longrope_goes_back_to_short_factors(device_name):
+    name = "phi3_longrope"
+    model, ids = golden_model(name, device_name), golden_tokens(name, "long")
+    model.logits(ids)
+    check_split(model, name, "short", 3)
+    model.prefill(ids[:8])
+    rows = model.extend(ids[8:14], all_logits=True)  # the sequence grows long at once
+    assert_close(name, rows, golden_reference(name).logits(ids[:14])[8:], MODEL[name])
+    assert_close(name, model.decode(ids[14]), logits_by_length(name, "long")[14], MODEL[name])
 
 
 def test_every_launch_of_a_decode_step_is_in_the_graph(device_name):

@@ -4,6 +4,7 @@ A mutation replaces a piece of a module's source, which must occur there, and lo
 the module's own name in the places that use it.
 """
 
+import functools
 import importlib
 import importlib.util
 import itertools
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.parity import conftest, test_layers, test_models, test_ops
-from zerfoo_numba import generate, ops, quant
+from zerfoo_numba import generate, model, ops, quant
 from zerfoo_numba.devices import open_device
 from zerfoo_numba.kernels import embed, matvec
 
@@ -35,14 +36,24 @@ def layers(name=GQA):
 
 
 def split(name=GQA):
-    ids = conftest.golden_tokens(name, "short")
-    test_models.check_split(fresh(name), name, ids, 4)
+    test_models.check_split(fresh(name), name, "short", 4)
 
 
 def greedy(name="gemma3_default"):
     built = fresh(name)
     ids = conftest.golden_tokens(name, "short")
     assert built.greedy_ids(ids, 6) == test_models.greedy_by_prefill(built, ids, 6)
+
+
+def growing(name="phi3_longrope"):
+    test_models.check_split(fresh(name), name, "long", 36)
+    test_models.check_split(fresh(name), name, "long", 8)
+
+
+@functools.cache
+def on(check, name):
+    """The same check of another golden."""
+    return functools.partial(check, name)
 
 
 def product(type_name):
@@ -118,7 +129,7 @@ MUTATIONS = (
     ),
     Mutation(
         "k normalised with the weight of q", "zerfoo_numba.kernels.rope",
-        "offset, k_weight, scale", "offset, q_weight, scale", layers,
+        "offset, k_weight, row", "offset, q_weight, row", layers,
     ),
     Mutation(
         "embedding not scaled", "zerfoo_numba.model", "config.embed_scale)", "1.0)", logits,
@@ -129,11 +140,64 @@ MUTATIONS = (
     ),
     Mutation(
         "post norm skipped", "zerfoo_numba.model",
-        "if weight is None:", "if True:", layers,
+        'self.norm(b["result"], b["result"], name)', "pass", layers,
     ),
     Mutation(
         "silu for gelu", "zerfoo_numba.kernels.activation",
-        "make_gated_kernel1(gelu)", "make_gated_kernel1(silu)", layers,
+        "make_gated_kernel1(gelu_tanh)", "make_gated_kernel1(silu)", layers,
+    ),
+    Mutation(
+        "feed-forward of a parallel block reads the sum", "zerfoo_numba.model",
+        'self.norm(b["normed"], b["x"], name)\n        self.ops.add(b["x"], b["result"])',
+        'self.add_norm(b["normed"], b["x"], b["result"], name)', on(layers, "falcon_40b"),
+    ),
+    Mutation(
+        "gate and up swapped in one matrix", "zerfoo_numba.weights",
+        '(("gate", c.F), ("up", c.F))', '(("up", c.F), ("gate", c.F))', on(layers, "phi3"),
+    ),
+    Mutation(
+        "keys and values swapped in one matrix", "zerfoo_numba.weights",
+        '("k", c.KH * c.HD), ("v", c.KH * c.VD)', '("v", c.KH * c.VD), ("k", c.KH * c.HD)',
+        on(layers, "falcon"),
+    ),
+    Mutation(
+        "variance about zero", "zerfoo_numba.kernels.layernorm",
+        "squares += value * value", "squares += (value + mean) * (value + mean)",
+        on(layers, "commandr"),
+    ),
+    Mutation(
+        "bias of the norm left out", "zerfoo_numba.kernels.layernorm",
+        "value += bias[d]", "pass", on(layers, "falcon"),
+    ),
+    Mutation(
+        "one row of norm weights for all heads", "zerfoo_numba.kernels.rope",
+        "len(weight.shape) == 2", "False", on(layers, "commandr_qk_norm"),
+    ),
+    Mutation(
+        "gelu by its tanh form", "zerfoo_numba.kernels.activation",
+        "out[i] = gelu(x[i])", "out[i] = gelu_tanh(x[i])", on(layers, "falcon"),
+    ),
+    Mutation(
+        "logits not scaled", "zerfoo_numba.model",
+        "self.config.logit_scale)", "1.0)", on(logits, "commandr"),
+    ),
+    Mutation(
+        "attention factor left out", "zerfoo_numba.weights",
+        "rope.attn_factor * f(angle)", "f(angle)", on(layers, "llama_yarn"),
+    ),
+    Mutation(
+        "YaRN's ramp from the other end", "zerfoo_numba.weights",
+        "trained * (1 - divided) + trained / rope.factor * divided",
+        "trained * divided + trained / rope.factor * (1 - divided)", on(layers, "llama_yarn"),
+    ),
+    Mutation(
+        "long factors for every sequence", "zerfoo_numba.weights",
+        "length > rope.long_factors.context", "True", on(logits, "phi3_longrope"),
+    ),
+    Mutation(
+        "cache kept when the factors change", "zerfoo_numba.model",
+        "if not self.tables.fit(length) or not cached:", "if self.tables.fit(length) or True:",
+        growing,
     ),
     Mutation(
         "the last of equal logits wins", "zerfoo_numba.kernels.argmax",
@@ -172,6 +236,9 @@ def install(monkeypatch, mutation, module):
     short = mutation.module.rsplit(".", 1)[-1]
     if mutation.module == "zerfoo_numba.model":
         monkeypatch.setattr(generate, "Walk", module.Walk)
+    elif mutation.module == "zerfoo_numba.weights":
+        for name in ("RopeTables", "Weights"):
+            monkeypatch.setattr(model, name, getattr(module, name))
     elif mutation.module.startswith("zerfoo_numba.quant."):
         for name, layout in module.LAYOUTS.items():
             monkeypatch.setitem(quant.QUANTS, name, quant.Quant(name, *layout))
@@ -179,7 +246,7 @@ def install(monkeypatch, mutation, module):
             kernels.cache_clear()
     else:
         monkeypatch.setattr(ops, short, module)
-        monkeypatch.setattr(test_ops, short, module)
+        monkeypatch.setattr(test_ops, short, module, raising=False)
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """Rung "op": every kernel version on every device against float64 NumPy."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -9,10 +11,19 @@ from tests.parity.compare import assert_close
 from tests.parity.random_blocks import random_blocks
 from tests.parity.tolerances import OP
 from zerfoo_numba.cache import LayerCache
-from zerfoo_numba.kernels import activation, argmax, attention, embed, matvec, rmsnorm, rope
+from zerfoo_numba.kernels import (
+    activation,
+    add,
+    argmax,
+    attention,
+    embed,
+    layernorm,
+    matvec,
+    rmsnorm,
+)
 from zerfoo_numba.kernels.kv import CACHE_TYPES
 from zerfoo_numba.quant import QUANTS
-from zerfoo_numba.weights import RopeTable, Weight
+from zerfoo_numba.weights import Weight
 
 FORMATS = tuple(QUANTS)
 # (N, K): tile-aligned; odd rows and an odd number of blocks; a single row.
@@ -62,6 +73,55 @@ def test_rmsnorm_of_tiny_values_is_ruled_by_eps(device):
     assert_close("rmsnorm", device.read(out), wide(x) / np.sqrt(1e-8 + 1e-3), OP["norm"])
 
 
+@pytest.mark.parametrize("biased", [True, False])
+@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize("shape", layernorm.SHAPES, ids=str)
+def test_layernorm(device, shape, in_place, biased):
+    a = layernorm.inputs(np.random.default_rng(1), **shape)
+    x, weight = device.upload(a["x"]), device.upload(a["weight"])
+    out = x if in_place else filled(device, a["x"].shape)
+    bias = device.upload(a["bias"]) if biased else None
+    layernorm.layernorm(device, out, x, weight, bias, a["eps"])
+    bias = wide(a["bias"]) if biased else None
+    want = reference_ops.layernorm(wide(a["x"]), wide(a["weight"]), bias, a["eps"])
+    assert_close("layernorm", device.read(out), want, OP["norm"])
+
+
+@pytest.mark.parametrize("biased", [True, False])
+@pytest.mark.parametrize("shape", layernorm.SHAPES, ids=str)
+def test_add_layernorm_equals_add_then_layernorm(device, shape, biased):
+    rng = np.random.default_rng(2)
+    a = layernorm.inputs(rng, **shape)
+    before = rng.standard_normal(a["x"].shape, np.float32)
+    x, residual, weight, bias = (
+        device.upload(array) for array in (a["x"], before, a["weight"], a["bias"])
+    )
+    out = filled(device, before.shape)
+    layernorm.add_layernorm(device, out, residual, x, weight, bias if biased else None, a["eps"])
+    total = before + a["x"]
+    bias = wide(a["bias"]) if biased else None
+    want = reference_ops.layernorm(wide(total), wide(a["weight"]), bias, a["eps"])
+    assert_close("add_layernorm", device.read(out), want, OP["norm"])
+    np.testing.assert_array_equal(device.read(residual), total)
+
+
+def test_layernorm_about_a_large_mean(device):
+    x = np.float32(1000) + np.arange(64, dtype=np.float32)[None]
+    out = filled(device, x.shape)
+    ones = device.upload(np.ones(64, np.float32))
+    layernorm.layernorm(device, out, device.upload(x), ones, None, 0.0)
+    want = reference_ops.layernorm(wide(x), np.ones(64), None, 0.0)
+    assert_close("layernorm", device.read(out), want, OP["norm"])
+
+
+@pytest.mark.parametrize("shape", add.SHAPES, ids=str)
+def test_add(device, shape):
+    a = add.inputs(np.random.default_rng(3), **shape)
+    residual = device.upload(a["residual"])
+    add.add(device, residual, device.upload(a["x"]))
+    np.testing.assert_array_equal(device.read(residual), a["residual"] + a["x"])
+
+
 @pytest.mark.parametrize("kind", ["geglu", "swiglu"])
 @pytest.mark.parametrize("shape", activation.SHAPES, ids=str)
 def test_gated(device, shape, kind):
@@ -71,6 +131,30 @@ def test_gated(device, shape, kind):
     activation.gated(device, out, device.upload(a["gate"]), device.upload(a["up"]), kind)
     want = getattr(reference_ops, kind)(wide(a["gate"]), wide(a["up"]))
     assert_close(kind, device.read(out), want, OP["activation"])
+
+
+@pytest.mark.parametrize("shape", activation.SHAPES, ids=str)
+def test_gelu_without_a_gate(device, shape):
+    x = activation.inputs(np.random.default_rng(3), **shape)["gate"]
+    x.flat[:6] = (60, -60, 0, 1e-6, -1e-6, -5)
+    out = filled(device, x.shape)
+    activation.plain(device, out, device.upload(x), "gelu")
+    assert_close("gelu", device.read(out), reference_ops.gelu(wide(x)), OP["activation"])
+
+
+def test_gelu_keeps_its_relative_accuracy_where_little_is_left(device):
+    x = np.linspace(-6, 0, 500, dtype=np.float32)[None]
+    out = filled(device, x.shape)
+    activation.plain(device, out, device.upload(x), "gelu")
+    share = [math.erfc(-v / math.sqrt(2)) / 2 for v in wide(x)[0]]
+    np.testing.assert_allclose(device.read(out)[0], wide(x)[0] * share, rtol=1e-5)
+
+
+def test_scale(device):
+    x = np.random.default_rng(4).standard_normal((3, 77), np.float32)
+    buffer = device.upload(x)
+    activation.scale(device, buffer, 0.375)
+    np.testing.assert_array_equal(device.read(buffer), x * np.float32(0.375))
 
 
 def test_softcap(device):
@@ -151,42 +235,6 @@ def kv_cache(device, rng, S, KH, HD, VD, type_name):
         rows = [r.astype(np.float16) for r in rows]
     buffers = [device.upload(r.view(dtype)) for r in rows]
     return LayerCache(*buffers, type_name), [wide(r) for r in rows]
-
-
-@pytest.mark.parametrize("cache_type", CACHE_TYPES)
-@pytest.mark.parametrize("norm", [True, False])
-@pytest.mark.parametrize("pairs, dims", [("half", 24), ("interleaved", 24), ("half", 16)])
-def test_qk_norm_rope_append(device, pairs, dims, norm, cache_type):
-    rng = np.random.default_rng(9)
-    T, S, H, KH, HD, VD, start = 3, 9, 4, 2, 24, 40, 5
-    q, k = (rng.standard_normal((T, n, HD), np.float32) for n in (H, KH))
-    v = rng.standard_normal((T, KH, VD), np.float32)
-    cache, before = kv_cache(device, rng, S, KH, HD, VD, cache_type)
-    angles = rng.uniform(0, 6, (S, dims // 2))
-    cos, sin = np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
-    table = RopeTable(device.upload(cos), device.upload(sin), dims, pairs)
-    weights = [rng.standard_normal(HD, np.float32) for _ in range(2)] if norm else None
-    uploaded = tuple(device.upload(w) for w in weights) if norm else None
-    position = device.upload(np.array([start], np.uint32))
-    q_buffer = device.upload(q)
-    rope.qk_norm_rope_append(
-        device, q_buffer, device.upload(k), device.upload(v), cache, position, table, uploaded, 1e-5
-    )
-    now = slice(start, start + T)
-    for name, x, got in (("q", q, device.read(q_buffer)), ("k", k, device.read(cache.k))):
-        want = wide(x)
-        if norm:
-            want = reference_ops.rmsnorm(want, wide(weights["qk".index(name)]), 1e-5)
-        want = reference_ops.rope(want, wide(cos[now]), wide(sin[now]), pairs)
-        if name == "k":
-            others = np.delete(np.arange(S), np.arange(S)[now])
-            values = wide(CACHE_TYPES[cache_type].to_float32(got))
-            np.testing.assert_array_equal(values[others], before[0][others])
-            got = values[now]
-        f16 = name == "k" and cache_type == "f16"
-        assert_close(name, got, want, OP["f16_store"] if f16 else OP["rope"])
-    stored = CACHE_TYPES[cache_type].to_float32(device.read(cache.v))[now]
-    np.testing.assert_array_equal(stored, v if cache_type == "f32" else v.astype(np.float16))
 
 
 @pytest.mark.parametrize("cache_type", CACHE_TYPES)

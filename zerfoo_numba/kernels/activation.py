@@ -1,12 +1,16 @@
-"""Gated activations: out = act(gate) * up.   gate, up, out (T, F) float32.
+"""Activations, gated or not: out = act(gate) * up, out = act(x); and what is done to logits.
 
 geglu: act(x) = x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))   (Hendrycks and Gimpel, 2016)
 swiglu: act(x) = x / (1 + exp(-x))                               (Shazeer, 2020)
+gelu, without a gate: act(x) = x/2 (1 + erf(x / sqrt(2)))        (Hendrycks and Gimpel, 2016)
 softcap: x = cap tanh(x / cap), in place                         (Gemma 2, 2024)
-References: reference.ops.geglu, reference.ops.swiglu, reference.ops.softcap.
+scale: x = factor x, in place
+gate, up, x, out (T, F) float32. References: reference.ops.geglu, .swiglu, .gelu, .softcap.
 
-Both are x sigmoid(z), since (1 + tanh(u)) / 2 = sigmoid(2u); the sigmoid is one ex2 and one rcp,
-which keeps its relative accuracy at both ends where a tanh would cancel.
+The gated two are x sigmoid(z), since (1 + tanh(u)) / 2 = sigmoid(2u); the sigmoid is one ex2 and
+one rcp, which keeps its relative accuracy at both ends where a tanh would cancel. For the same
+reason erf is had from erfc, as a polynomial in the exponent: within 1.2e-7 of its value for every
+argument (Press et al., Numerical Recipes, 1992, section 6.2, erfcc).
 """
 
 import math
@@ -25,8 +29,30 @@ GELU_LINEAR = float(np.float32(-2.0 * math.sqrt(2.0 / math.pi) * math.log2(math.
 GELU_CUBIC = 0.044715
 
 
+# Of t = 1 / (1 + z / 2), from the highest power: log2(erfc(z) / t) + z^2 log2(e).
+ERFC = tuple(
+    float(np.float32(c * math.log2(math.e)))
+    for c in (
+        0.17087277, -0.82215223, 1.48851587, -1.13520398, 0.27886807,
+        -0.18628806, 0.09678418, 0.37409196, 1.00002368, -1.26551223,
+    )
+)  # fmt: skip
+
+
 @cuda.jit(device=True)
 def gelu(x):
+    """x times the share of a normal distribution below x: erfc(|x| / sqrt(2)) / 2 or the rest."""
+    z = abs(x) * float32(math.sqrt(0.5))
+    t = rcp(float32(1.0) + float32(0.5) * z)
+    power = float32(ERFC[0])
+    for c in ERFC[1:]:
+        power = power * t + float32(c)
+    tail = float32(0.5) * t * ex2(power - float32(LOG2E) * z * z)
+    return x * tail if x < float32(0.0) else x - x * tail
+
+
+@cuda.jit(device=True)
+def gelu_tanh(x):
     cubic = float32(1.0) + float32(GELU_CUBIC) * x * x
     return x * rcp(float32(1.0) + ex2(float32(GELU_LINEAR) * x * cubic))
 
@@ -52,7 +78,7 @@ def make_gated_kernel1(act):
     return gated_kernel1
 
 
-geglu_kernel1 = make_gated_kernel1(gelu)
+geglu_kernel1 = make_gated_kernel1(gelu_tanh)
 swiglu_kernel1 = make_gated_kernel1(silu)
 KERNELS = {"geglu": geglu_kernel1, "swiglu": swiglu_kernel1}
 
@@ -62,6 +88,22 @@ def gated(device, out, gate, up, kind):
     count = gate.size
     args = (out, gate, up, np.uint32(count))
     device.launch(KERNELS[kind], blocks(count, THREADS), THREADS, args)
+
+
+@cuda.jit
+def gelu_kernel1(out, x, count):
+    i = madd(uint32(cuda.blockIdx.x), uint32(THREADS), uint32(cuda.threadIdx.x))
+    if i < count:
+        out[i] = gelu(x[i])
+
+
+PLAIN_KERNELS = {"gelu": gelu_kernel1}
+
+
+def plain(device, out, x, kind):
+    """`kind`: "gelu"."""
+    args = (out, x, np.uint32(x.size))
+    device.launch(PLAIN_KERNELS[kind], blocks(x.size, THREADS), THREADS, args)
 
 
 @cuda.jit
@@ -76,12 +118,32 @@ def softcap(device, x, cap):
     device.launch(softcap_kernel1, blocks(x.size, THREADS), THREADS, args)
 
 
+@cuda.jit
+def scale_kernel1(x, factor, count):
+    i = madd(uint32(cuda.blockIdx.x), uint32(THREADS), uint32(cuda.threadIdx.x))
+    if i < count:
+        x[i] = factor * x[i]
+
+
+def scale(device, x, factor):
+    args = (x, np.float32(factor), np.uint32(x.size))
+    device.launch(scale_kernel1, blocks(x.size, THREADS), THREADS, args)
+
+
+def scale_cost(size):
+    return Cost(bytes=8 * size, flops=size)
+
+
 def softcap_cost(size):
     return Cost(bytes=8 * size, flops=6 * size)
 
 
 def cost(T, F):
     return Cost(bytes=4 * 3 * T * F, flops=10 * T * F)
+
+
+def plain_cost(T, F):
+    return Cost(bytes=4 * 2 * T * F, flops=28 * T * F)
 
 
 def inputs(rng, T, F):

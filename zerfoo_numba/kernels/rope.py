@@ -2,10 +2,11 @@
 
 q (T, H, HD) is replaced by rope(norm(q)); k_cache[position + t] = rope(norm(k[t])) and
 v_cache[position + t] = v[t], with k (T, KH, HD), v (T, KH, VD), caches (S, KH, HD) and (S, KH, VD).
-norm is rmsnorm per head with a weight (HD,), where the model has one. Rotation turns the pair
-(a, b) by the angle of its position and frequency: (a cos - b sin, b cos + a sin), read from tables
-cos, sin (S, R/2) made in float64; a pair is (i, i + R/2) or (2i, 2i + 1), and dimensions from R on
-pass. References: reference.ops.rmsnorm, reference.ops.rope.
+norm is rmsnorm or layernorm over each head, of q, of k, of both or of neither, with a weight (HD,)
+or one row per head (H, HD). Rotation turns the pair (a, b) by the angle of its position and
+frequency: (a cos - b sin, b cos + a sin), read from tables cos, sin (S, R/2) made in float64; a
+pair is (i, i + R/2) or (2i, 2i + 1), and dimensions from R on pass.
+References: reference.ops.rmsnorm, reference.ops.layernorm, reference.ops.rope.
 Su et al., RoFormer, 2021; GPT-NeoX for the half-split pairs.
 
 version 1: one warp per token and head.
@@ -24,31 +25,59 @@ from zerfoo_numba.ptx.instructions import rsqrt
 
 
 @cuda.jit(device=True)
-def head_scale(x, offset, HD, mean_factor, eps):
-    """1 / sqrt(mean(x^2) + eps) over the HD elements of one head, by one warp."""
+def head_mean(x, offset, HD, mean_factor):
+    """mean(x) over the HD elements of one head, by one warp."""
+    lane = lane_id()
+    total = float32(0.0)
+    start = uint32(0)
+    while start < HD:
+        d = uint32(start + lane)
+        if d < HD:
+            total += x[uint32(offset + d)]
+        start = uint32(start + uint32(32))
+    return warp_sum(total) * mean_factor
+
+
+@cuda.jit(device=True)
+def head_scale(x, offset, mean, HD, mean_factor, eps):
+    """1 / sqrt(mean((x - mean)^2) + eps) over the HD elements of one head, by one warp."""
     lane = lane_id()
     squares = float32(0.0)
     start = uint32(0)
     while start < HD:
         d = uint32(start + lane)
         if d < HD:
-            value = x[uint32(offset + d)]
+            value = x[uint32(offset + d)] - mean
             squares += value * value
         start = uint32(start + uint32(32))
     return rsqrt(warp_sum(squares) * mean_factor + eps)
 
 
-def make_rotate(interleaved, norm, put):
-    """One warp rotates one head of x and hands every element to `put(out, index, value)`."""
-
+def make_element(normed):
     @cuda.jit(device=True)
-    def element(x, weight, offset, d, scale):
+    def element(x, weight, offset, row, d, mean, scale):
         value = x[uint32(offset + d)]
-        return value * scale * weight[d] if norm else value
+        return (value - mean) * scale * weight[uint32(row + d)] if normed else value
+
+    return element
+
+
+def make_rotate(interleaved, norm, put):
+    """One warp normalises and rotates one head of x: `put(out, index, value)` gets every element.
+
+    `norm`: None, "rms" or "layer"; `row` is where the head's weights begin.
+    """
+    centred, normed = norm == "layer", norm is not None
+    element = make_element(normed)
 
     @cuda.jit(device=True)
-    def rotate(out, to, x, offset, weight, scale, cos, sin, angle, R, HD):
+    def rotate(out, to, x, offset, weight, row, cos, sin, angle, R, HD, mean_factor, eps):
         lane = lane_id()
+        mean, scale = float32(0.0), float32(1.0)
+        if centred:
+            mean = head_mean(x, offset, HD, mean_factor)
+        if normed:
+            scale = head_scale(x, offset, mean, HD, mean_factor, eps)
         half = uint32(R >> uint32(1))
         start = uint32(0)
         while start < half:
@@ -56,8 +85,8 @@ def make_rotate(interleaved, norm, put):
             if p < half:
                 i = uint32(p << uint32(1)) if interleaved else p
                 j = uint32(i + uint32(1)) if interleaved else uint32(p + half)
-                a = element(x, weight, offset, i, scale)
-                b = element(x, weight, offset, j, scale)
+                a = element(x, weight, offset, row, i, mean, scale)
+                b = element(x, weight, offset, row, j, mean, scale)
                 c = cos[uint32(angle + p)]
                 s = sin[uint32(angle + p)]
                 put(out, uint32(to + i), a * c - b * s)
@@ -67,42 +96,41 @@ def make_rotate(interleaved, norm, put):
         while start < HD:
             d = uint32(start + lane)
             if d < HD:
-                put(out, uint32(to + d), element(x, weight, offset, d, scale))
+                put(out, uint32(to + d), element(x, weight, offset, row, d, mean, scale))
             start = uint32(start + uint32(32))
 
     return rotate
 
 
 @functools.cache
-def make_rope_kernel1(pairs, norm, cache_type):
+def make_rope_kernel1(pairs, q_norm, k_norm, cache_type):
     interleaved = pairs == "interleaved"
     store = CACHE_TYPES[cache_type].store
-    rotate_q = make_rotate(interleaved, norm, store_f32)
-    rotate_k = make_rotate(interleaved, norm, store)
+    rotate_q = make_rotate(interleaved, q_norm, store_f32)
+    rotate_k = make_rotate(interleaved, k_norm, store)
 
     @cuda.jit
     def rope_kernel1(
         q, k, v, k_cache, v_cache, q_weight, k_weight, cos, sin, position,
-        H, KH, HD, VD, R, mean_factor, eps,
+        H, KH, HD, VD, R, q_stride, k_stride, mean_factor, eps,
     ):  # fmt: skip
         lane = lane_id()
         head = uint32(cuda.blockIdx.x)
         t = uint32(cuda.blockIdx.y)
         p = uint32(position[0] + t)
         angle = uint32(p * uint32(R >> uint32(1)))
-        scale = float32(1.0)
         if head < H:
             offset = uint32(madd(t, H, head) * HD)
-            if norm:
-                scale = head_scale(q, offset, HD, mean_factor, eps)
-            rotate_q(q, offset, q, offset, q_weight, scale, cos, sin, angle, R, HD)
+            row = uint32(head * q_stride)
+            rotate_q(q, offset, q, offset, q_weight, row, cos, sin, angle, R, HD, mean_factor, eps)
         elif head < uint32(H + KH):
             kh = uint32(head - H)
             offset = uint32(madd(t, KH, kh) * HD)
             to = uint32(madd(p, KH, kh) * HD)
-            if norm:
-                scale = head_scale(k, offset, HD, mean_factor, eps)
-            rotate_k(k_cache, to, k, offset, k_weight, scale, cos, sin, angle, R, HD)
+            row = uint32(kh * k_stride)
+            rotate_k(
+                k_cache, to, k, offset, k_weight, row, cos, sin, angle, R, HD, mean_factor, eps
+            )
         else:
             kh = uint32(uint32(head - H) - KH)
             start = uint32(0)
@@ -116,15 +144,20 @@ def make_rope_kernel1(pairs, norm, cache_type):
     return rope_kernel1
 
 
-def qk_norm_rope_append(device, q, k, v, cache, position, table, norm_weights=None, eps=0.0):
-    """`cache` is a LayerCache, `table` a RopeTable; `norm_weights` (q_weight, k_weight) or None."""
+def qk_norm_rope_append(
+    device, q, k, v, cache, position, table, norm="rms", weights=(None, None), eps=0.0
+):
+    """`cache` is a LayerCache, `table` a RopeTable, `norm` "rms" or "layer"; of the `weights` of
+    the norms of q and k, either (HD,) or (H, HD), each may be None: no norm."""
     T, H, HD = q.shape
     KH, VD = v.shape[1:]
-    kernel = make_rope_kernel1(table.pairs, norm_weights is not None, cache.type)
-    q_weight, k_weight = norm_weights or (table.cos, table.cos)  # not read without a norm
-    sizes = [np.uint32(n) for n in (H, KH, HD, VD, table.dims)]
+    kinds = [None if weight is None else norm for weight in weights]
+    kernel = make_rope_kernel1(table.pairs, *kinds, cache.type)
+    strides = [HD if weight is not None and len(weight.shape) == 2 else 0 for weight in weights]
+    weights = [table.cos if weight is None else weight for weight in weights]  # never read
+    sizes = [np.uint32(n) for n in (H, KH, HD, VD, table.dims, *strides)]
     numbers = (np.float32(1.0 / HD), np.float32(eps))
-    arrays = (q, k, v, cache.k, cache.v, q_weight, k_weight, table.cos, table.sin, position)
+    arrays = (q, k, v, cache.k, cache.v, *weights, table.cos, table.sin, position)
     device.launch(kernel, (H + 2 * KH, T), 32, (*arrays, *sizes, *numbers))
 
 

@@ -12,12 +12,15 @@ with 8-bit activations gives the sum of u x, and the sum of x, known from their 
 rest.
 """
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
 ROWS = 8  # of one warp
 LANES_PER_ROW = 4
+PART_BYTES = 1 << 18  # of the file, packed at a time
 PADDING = 256  # activations are padded to this many elements, which every layout's step divides
 
 
@@ -58,28 +61,56 @@ class Layout:
 def pack(layout, data, rows, columns, block_size, block_bytes):
     """File bytes of a (rows, columns) matrix to its chunks, (row groups, steps, chunk_bytes) uint8.
 
-    `block_size` and `block_bytes` are those of the format in the file.
+    `block_size` and `block_bytes` are those of the format in the file. A part of the rows at a
+    time, so that what lies between stays in cache, and parts on all cores.
     """
-    per_row = columns // block_size
+    raw = data.reshape(rows, columns // block_size, block_bytes)
     groups, steps = -(-rows // ROWS), -(-columns // layout.step)
-    *planes, shared = (*layout.fields(data.reshape(-1, block_bytes)), None)[
-        : len(layout.planes) + 1
-    ]
     chunks = np.zeros((groups, steps, layout.chunk_bytes), np.uint8)
-    for plane, width, start in zip(planes, layout.planes, layout.offsets, strict=False):
-        blocks = np.zeros((groups * ROWS, steps * layout.step // 32, width), np.uint8)
-        blocks[:rows, : columns // 32] = plane.reshape(rows, -1, width)
-        # (group, row, step, unit, lane of the row, byte) to (group, step, unit, row, lane, byte)
-        tiled = blocks.reshape(groups, ROWS, steps, layout.units, LANES_PER_ROW, width)
-        tiled = tiled.transpose(0, 2, 3, 1, 4, 5).reshape(groups, steps, -1)
-        chunks[:, :, start : start + tiled.shape[2]] = tiled
-    if layout.shared_bytes:
-        fields = np.zeros((groups * ROWS, steps, layout.shared_bytes), np.uint8)
-        fields[:rows] = shared.reshape(rows, per_row, layout.shared_bytes)
-        tiled = fields.reshape(groups, ROWS, steps, -1).transpose(0, 2, 1, 3)
-        start = layout.offsets[-1]
-        chunks[:, :, start : start + ROWS * layout.shared_bytes] = tiled.reshape(groups, steps, -1)
+    step = max(1, PART_BYTES // (ROWS * raw[0].nbytes))
+
+    def part(first):
+        last = min(first + step, groups)
+        _pack_groups(layout, raw[first * ROWS : last * ROWS], chunks[first:last])
+
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        list(threads.map(part, range(0, groups, step)))
     return chunks
+
+
+def _pack_groups(layout, raw, chunks):
+    """Some rows' blocks (rows, blocks, block_bytes) into their chunks (groups, steps, bytes)."""
+    rows, steps = raw.shape[0], chunks.shape[1]
+    fields = layout.fields(raw.reshape(-1, raw.shape[2]))
+    whole = (len(chunks) * ROWS, steps * layout.units * LANES_PER_ROW)
+    for plane, width, start in zip(fields, layout.planes, layout.offsets, strict=False):
+        blocks = _padded(plane.reshape(rows, -1, width), whole)
+        tiles = blocks.reshape(len(chunks), ROWS, steps, layout.units, LANES_PER_ROW)
+        _region(chunks, start, tiles)[...] = tiles.transpose(0, 2, 3, 1, 4)
+    if layout.shared_bytes:
+        shared = fields[-1].reshape(rows, -1, layout.shared_bytes)
+        tiles = _padded(shared, (whole[0], steps)).reshape(len(chunks), ROWS, steps, 1, 1)
+        _region(chunks, layout.offsets[-1], tiles)[...] = tiles.transpose(0, 2, 3, 1, 4)
+
+
+def _padded(fields, whole):
+    """(rows, blocks, bytes) uint8 as one wide element a block, padded with zeros to `whole`."""
+    kind = np.dtype({1: "u1", 2: "u2", 4: "u4", 8: "u8", 16: "c16"}[fields.shape[2]])
+    fields = np.ascontiguousarray(fields).view(kind)[..., 0]
+    if fields.shape == whole:
+        return fields
+    padded = np.zeros(whole, kind)
+    padded[: fields.shape[0], : fields.shape[1]] = fields
+    return padded
+
+
+def _region(chunks, start, tiles):
+    """The part of every chunk from byte `start` on, as (groups, steps, units, rows, lanes)."""
+    groups, rows, steps, units, lanes = tiles.shape
+    width = tiles.dtype.itemsize
+    strides = (*chunks.strides[:2], rows * lanes * width, lanes * width, width)
+    shape = (groups, steps, units, rows, lanes)
+    return np.ndarray(shape, tiles.dtype, chunks, start, strides)
 
 
 # Fields of a block of 32: elements (n, blocks, 32) uint8 to bytes ------------------------------
@@ -97,15 +128,20 @@ def pairs(q):
 
 def bit_words(bits, width):
     """Fields of `width` bits, element 4k + b at bit 8b + width * (k % (8 / width)) of its word."""
-    per_word = 8 // width
-    words = bits.reshape(*bits.shape[:-1], 8 // per_word, per_word, 4)  # (..., word, k, byte)
-    shifts = (width * np.arange(per_word, dtype=np.uint8))[:, None]
-    return np.bitwise_or.reduce(words << shifts, axis=-2).reshape(*bits.shape[:-1], -1)
+    fours = np.ascontiguousarray(bits).view("<u4")  # (..., 8): four elements at a time
+    fours = fours.reshape(*bits.shape[:-1], width, 8 // width)  # (..., word, k)
+    words = fours[..., 0].copy()
+    for k in range(1, 8 // width):
+        words |= fours[..., k] << np.uint32(width * k)
+    return words.view(np.uint8)
 
 
-def _bits(data):
-    """(n, bytes) to (n, 8 * bytes) single bits, the lowest first."""
-    return np.unpackbits(np.ascontiguousarray(data), axis=-1, bitorder="little")
+def _transposed_bits(word):
+    """(n, 1) uint32 with bit 4k + b for element 4k + b, to bytes with it at bit k of byte b."""
+    word = word >> np.arange(4, dtype=np.uint32) & 0x11111111  # (n, 4): every fourth bit
+    for shift, mask in ((3, 0x03030303), (6, 0x000F000F), (12, 0x000000FF)):
+        word = (word | word >> shift) & mask
+    return word.astype(np.uint8)
 
 
 def _q8_0(raw):
@@ -118,7 +154,8 @@ def _q4_0(raw):
 
 
 def _q5_0(raw):
-    return raw[:, None, 6:], bit_words(_bits(raw[:, 2:6])[:, None], 1), raw[:, None, :2]
+    bits = np.ascontiguousarray(raw[:, 2:6]).view("<u4")
+    return raw[:, None, 6:], _transposed_bits(bits)[:, None], raw[:, None, :2]
 
 
 def _six_bit_pairs(scales):
