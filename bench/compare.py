@@ -1,0 +1,211 @@
+"""Against a peer: python -m bench.compare -m FILE [--against llama.cpp] [-n 64] [-p 512]
+
+Same file, same token ids, same counts, interleaved A B A B in one run, because shared machines
+change speed from minute to minute: only the ratio of neighbours says something. A peer that is not
+there is named as missing, never estimated.
+
+llama.cpp: `llama-bench` at LLAMA_BENCH or on PATH; else llama-cpp-python in the interpreter that
+LLAMA_CPP_PYTHON names, or in this one. LLAMA_CPP_EXTRA_BUFFERS=0 turns its repacked buffers off.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import zerfoo_numba
+from bench.environment import environment
+from zerfoo_numba.errors import ZerfooError
+
+PEER = Path(__file__).parent / "llama_cpp_peer.py"
+
+
+class Ours:
+    """zerfoo-numba on `device`."""
+
+    def __init__(self, path, context, device, threads):
+        self.model = zerfoo_numba.load_model(path, device=device, context=context, threads=threads)
+        self.about = {
+            "device": self.model.device.description,
+            "activation": self.model.activation,
+            "cache_type": self.model.walk.cache.type,
+        }
+
+    def prefill(self, ids):
+        with self.model.device.timer() as timing:
+            self.model.prefill(ids)
+        self.model.greedy_start()
+        return timing.seconds
+
+    def decode(self, ids):
+        with self.model.device.timer() as timing:
+            self.model.continue_greedy(len(ids))
+        return timing.seconds
+
+
+class LlamaCppPython:
+    """llama.cpp in a process of its own; see llama_cpp_peer."""
+
+    def __init__(self, python, path, context, threads):
+        command = [python, str(PEER), path, str(context), str(threads)]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            text=True,
+        )  # fmt: skip
+        self.about = self._answer()
+
+    def _answer(self):
+        line = self.process.stdout.readline()
+        if not line:
+            status = self.process.wait()
+            raise ZerfooError(
+                f"llama.cpp stopped with status {status}; LLAMA_CPP_EXTRA_BUFFERS=0 avoids a crash "
+                "of its AMX kernels"
+            )
+        return json.loads(line)
+
+    def _ask(self, **request):
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        return self._answer()["seconds"]
+
+    def prefill(self, ids):
+        return self._ask(prefill=ids)
+
+    def decode(self, ids):
+        return self._ask(decode=ids)
+
+
+class LlamaBench:
+    """llama-bench, a run of the program for each measurement."""
+
+    def __init__(self, program, path, threads):
+        self.command = [
+            program,
+            "-m",
+            path,
+            "-t",
+            str(threads),
+            "-r",
+            "1",
+            "-ngl",
+            "0",
+            "-o",
+            "json",
+        ]
+        self.about = {}
+
+    def _run(self, *options):
+        done = subprocess.run([*self.command, *options], capture_output=True, text=True)
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            raise ZerfooError(f"llama-bench stopped with status {done.returncode}: {last}")
+        (record,) = json.loads(done.stdout)
+        self.about = {
+            k: record.get(k) for k in ("build_commit", "build_number", "type_k", "type_v")
+        }
+        return record["avg_ns"] / 1e9
+
+    def prefill(self, ids):
+        return self._run("-p", str(len(ids)), "-n", "0")
+
+    def decode(self, ids):
+        return self._run("-p", "0", "-n", str(len(ids)))
+
+
+def find_llama_cpp(path, context, threads):
+    """The peer, or None with the reason why there is none."""
+    program = os.environ.get("LLAMA_BENCH") or shutil.which("llama-bench")
+    if program:
+        return LlamaBench(program, path, threads), None
+    python = os.environ.get("LLAMA_CPP_PYTHON")
+    if python is None and importlib.util.find_spec("llama_cpp"):
+        python = sys.executable
+    if python is None:
+        return None, "neither llama-bench (LLAMA_BENCH) nor llama-cpp-python (LLAMA_CPP_PYTHON)"
+    return LlamaCppPython(python, path, context, threads), None
+
+
+def interleave(sides, prompt, count, rounds, progress):
+    """[{side: (prefill seconds, decode seconds)}] for each round; the order turns every round."""
+    ids = list(prompt)[:1] * count
+    for side in sides.values():  # warm-up: first touches, code that is compiled on first use
+        side.prefill(prompt)
+        side.decode(ids[:8])
+    results = []
+    for turn in range(rounds):
+        order = list(sides) if turn % 2 == 0 else list(reversed(sides))
+        results.append({n: (sides[n].prefill(prompt), sides[n].decode(ids)) for n in order})
+        rates = ", ".join(f"{n} {count / results[-1][n][1]:.3g}" for n in sides)
+        progress(f"round {turn + 1} of {rounds}: decode tokens/s {rates}")
+    return results
+
+
+def summary(results, peer, prompt_tokens, count):
+    """Medians, and the ratio ours / theirs of neighbours with its range over the rounds."""
+    record = {}
+    for k, (what, tokens) in enumerate((("prefill", prompt_tokens), ("decode", count))):
+        ours = [tokens / r["zerfoo-numba"][k] for r in results]
+        theirs = [tokens / r[peer][k] for r in results]
+        ratios = sorted(a / b for a, b in zip(ours, theirs, strict=True))
+        record[what] = {
+            "tokens": tokens,
+            "zerfoo-numba_tokens_per_s": ours,
+            f"{peer}_tokens_per_s": theirs,
+            "ratio_median": statistics.median(ratios),
+            "ratio_range": [ratios[0], ratios[-1]],
+        }
+    return record
+
+
+def compare(options, progress):
+    path = options.model
+    threads = options.threads or len(os.sched_getaffinity(0))
+    context = options.prompt_tokens + options.n + 16
+    peer, missing = find_llama_cpp(path, context, threads)
+    record = {
+        **environment(), "model_filename": Path(path).name,
+        "model_size": Path(path).stat().st_size, "threads": threads,
+    }  # fmt: skip
+    if peer is None:
+        return {**record, "missing": {"llama.cpp": missing}}
+    ours = Ours(path, context, options.device, threads)
+    prompt = [2 + i % 200 for i in range(options.prompt_tokens)]
+    sides = {"zerfoo-numba": ours, "llama.cpp": peer}
+    results = interleave(sides, prompt, options.n, options.rounds, progress)
+    about = {name: side.about for name, side in sides.items()}
+    return record | {"sides": about} | summary(results, "llama.cpp", len(prompt), options.n)
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.compare", description=__doc__.split("\n")[0]
+    )
+    parser.add_argument("-m", "--model", required=True)
+    parser.add_argument("--against", default="llama.cpp", choices=["llama.cpp"])
+    parser.add_argument("-n", type=int, default=64, help="decoded tokens a round")
+    parser.add_argument("-p", "--prompt-tokens", type=int, default=512)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("-t", "--threads", type=int)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--out", help="also write the record to this JSON file")
+    options = parser.parse_args(argv)
+    try:
+        record = compare(options, lambda text: print(text, file=sys.stderr))
+    except ZerfooError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    text = json.dumps(record, indent=2)
+    if options.out:
+        Path(options.out).write_text(text + "\n")
+    print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
