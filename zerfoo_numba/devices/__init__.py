@@ -1,6 +1,6 @@
 """Devices: where kernels run. One small interface: memory, launch, capture, timing.
 
-`open_device("auto" | "cuda" | "emulator")` gives one. All devices start from the same PTX.
+`open_device("auto" | "cuda" | "cpu" | "emulator")` gives one. All devices start from the same PTX.
 """
 
 import math
@@ -56,6 +56,7 @@ class Device:
 
     name = "device"
     cc = (9, 0)
+    activation = "int8"  # what a model uses where the user does not say
 
     def __init__(self):
         self.launch_count = 0
@@ -90,18 +91,22 @@ def triple(size):
 
 
 def open_device(name="auto", **options):
-    """The device of that name; `auto` is cuda where there is a GPU, else the emulator."""
-    if name in ("auto", "cuda"):
+    """The device of that name; `auto` is cuda where there is a usable GPU, else cpu."""
+    if name == "auto":
+        try:
+            return open_device("cuda")
+        except DeviceError:
+            name = "cpu"
+    if name == "cuda":
         from zerfoo_numba.devices.cuda import CudaDevice
 
-        try:
-            return CudaDevice(**options)
-        except DeviceError:
-            if name == "cuda":
-                raise
-            name = "emulator"
+        return CudaDevice(**options)
+    if name == "cpu":
+        from zerfoo_numba.devices.cpu import CpuDevice
+
+        return CpuDevice(**options)
     if name == "emulator":
         from zerfoo_numba.devices.emulator import EmulatorDevice
 
         return EmulatorDevice(**options)
-    raise DeviceError(f"there is no device {name!r}; choose auto, cuda or emulator")
+    raise DeviceError(f"there is no device {name!r}; choose auto, cuda, cpu or emulator")

@@ -12,14 +12,15 @@ from zerfoo_numba.ptx.emulator import Memory, load
 
 
 class EmulatorDevice(Device):
-    """`checks` and `count` go to every launch; `counters` keeps what they return."""
+    """`checks`, `count` and `seed` go to every launch; `counters` keeps what they return."""
 
     name = "emulator"
+    activation = "float"
 
-    def __init__(self, cc=(9, 0), checks=None, count=False, threads=2):
+    def __init__(self, cc=(9, 0), checks=None, count=False, seed=None, threads=2):
         super().__init__()
         self.cc = cc
-        self.options = {"checks": checks, "count": count, "threads": threads}
+        self.options = {"checks": checks, "count": count, "seed": seed, "threads": threads}
         self.memory = Memory()
         self.counters = []
         self._recording = None

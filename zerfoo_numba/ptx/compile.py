@@ -4,20 +4,15 @@ numba-cuda is in maintenance mode; a move to its successor should change this fi
 """
 
 import contextlib
-import functools
-import hashlib
-import os
 import re
 import threading
 import types as python_types
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-import zerfoo_numba
+from zerfoo_numba.ptx import cache
 
-PACKAGE = Path(zerfoo_numba.__file__).parent
 DEFAULT_CC = (9, 0)
 _lock = threading.RLock()  # Numba's compiler is not re-entrant
 
@@ -80,7 +75,9 @@ def ptx_op(results, arguments, text, *, volatile=False, memory=False):
     names = "".join(f", a{i}" for i in range(len(arguments)))
     scope = {"returned": returned, "arguments": arguments, "codegen": codegen}
     exec(f"def instruction(typing{names}):\n    return returned(*arguments), codegen\n", scope)
-    return intrinsic(scope["instruction"])
+    operation = intrinsic(scope["instruction"])
+    operation.instruction_text = text  # by which a kernel that closes over it is known
+    return operation
 
 
 def numba_type(value):
@@ -104,22 +101,36 @@ def numba_type(value):
     raise TypeError(f"a kernel argument of type {type(value).__name__} has no PTX form")
 
 
-def compile_ptx(kernel, arguments, cc=DEFAULT_CC):
+def compile_ptx(kernel, arguments, cc=DEFAULT_CC, shipped=True):
     """Compile a `@cuda.jit` kernel (or a plain function) to PTX for compute capability `cc`.
 
-    `arguments` are example values: `Pointer`, NumPy arrays and scalars, or Python numbers.
-    Kernels of this package are cached on disk, by source, constants, signature and versions.
+    `arguments` are example values: `Pointer`, NumPy arrays and scalars, or Python numbers. Kernels
+    of this package are taken from what it brings along, unless `shipped` is false (a driver's
+    libraries may be older than the compiler that made those), and from the cache on disk.
     """
     function = getattr(kernel, "py_func", kernel)
-    signature = tuple(_type_key(a) for a in arguments)
+    signature = type_keys(arguments)
+    cc = tuple(cc)
     with _lock:
-        key = (function, signature, tuple(cc))
+        key = (function, signature, cc, shipped)
         if key not in _compiled:
-            _compiled[key] = _from_disk(kernel, function, arguments, signature, tuple(cc))
+            known = cache.identity(function, signature, cc)
+            text = cache.shipped().get(known) if shipped else None
+            text = text or (known and cache.load(known))
+            if text is None:
+                text = _compile(kernel, function, arguments, cc)
+                if known is not None:
+                    cache.save(known, text)
+            _compiled[key] = Ptx(text, function.__name__, cc)
         return _compiled[key]
 
 
 _compiled: dict = {}
+
+
+def type_keys(arguments):
+    """The types of `arguments` as texts: what a compiled kernel is specialised to."""
+    return tuple(_type_key(a) for a in arguments)
 
 
 def _type_key(value):
@@ -132,74 +143,6 @@ def _type_key(value):
     return type(value).__name__
 
 
-def kernel_name(function):
-    """`matvec_kernel1[decode_q4_k, 4]`: a function and the constants it closes over."""
-    function = getattr(function, "py_func", function)
-    inner = [_constant_name(c.cell_contents) for c in function.__closure__ or ()]
-    return function.__name__ + (f"[{', '.join(inner)}]" if inner else "")
-
-
-def _constant_name(value):
-    function = getattr(value, "py_func", value)
-    if hasattr(function, "__code__"):
-        return kernel_name(function)
-    return getattr(value, "__name__", None) or repr(value)
-
-
-def _functions(function):
-    """The function and every function it closes over."""
-    function = getattr(function, "py_func", function)
-    if hasattr(function, "__code__"):
-        yield function
-        for cell in function.__closure__ or ():
-            yield from _functions(cell.cell_contents)
-
-
-@functools.cache
-def _source_digest():
-    """One hash over every file that can change the PTX of this package's kernels."""
-    from importlib.metadata import version
-
-    digest = hashlib.sha256()
-    for folder in ("kernels", "quant", "ptx"):
-        for path in sorted((PACKAGE / folder).glob("*.py")):
-            digest.update(path.read_bytes())
-    for package in ("numba", "numba-cuda", "llvmlite"):
-        digest.update(f"{package} {version(package)}".encode())
-    with contextlib.suppress(Exception):
-        digest.update(version("nvidia-nvvm").encode())
-    return digest.hexdigest()
-
-
-def cache_folder():
-    """Where compiled code is kept: `ZERFOO_CACHE`, else the user's cache directory."""
-    if "ZERFOO_CACHE" in os.environ:
-        return Path(os.environ["ZERFOO_CACHE"])
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "zerfoo-numba"
-
-
-def _from_disk(kernel, function, arguments, signature, cc):
-    if any(not f.__module__.startswith("zerfoo_numba.") for f in _functions(function)):
-        return _compile(kernel, function, arguments, cc)
-    identity = f"{_source_digest()} {function.__module__} {kernel_name(function)} {signature} {cc}"
-    path = cache_folder() / "ptx" / f"{hashlib.sha256(identity.encode()).hexdigest()}.ptx"
-    with contextlib.suppress(OSError):
-        return Ptx(path.read_text(), function.__name__, cc)
-    compiled = _compile(kernel, function, arguments, cc)
-    write_atomically(path, compiled.text.encode())
-    return compiled
-
-
-def write_atomically(path, data):
-    """Write a cache entry; a cache that cannot be written is no error."""
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}")
-        partial.write_bytes(data)
-        partial.replace(path)
-
-
 def _compile(kernel, function, arguments, cc):
     text = _library(kernel, function, arguments, cc).get_asm_strs(cc=cc)[0]
     mangled = re.search(r"\.visible \.entry (\w+)", text)[1]
@@ -207,14 +150,14 @@ def _compile(kernel, function, arguments, cc):
     text = re.sub(
         r"^\.common \.global .*_ZN08NumbaEnv.*\n|^\s*// \.globl.*\n", "", text, flags=re.M
     )
-    return Ptx(_renumbered(text), function.__name__, cc)
+    return _renumbered(_without_paths(text))
 
 
 def _library(kernel, function, arguments, cc):
     """Numba's front end, most of the time and the same for every compute capability."""
     from numba.cuda import compiler, types
 
-    key = (function, tuple(_type_key(a) for a in arguments))
+    key = (function, type_keys(arguments))
     if key not in _libraries:
         options = getattr(kernel, "targetoptions", {})
         with _compute_capability(cc):
@@ -231,6 +174,11 @@ def _library(kernel, function, arguments, cc):
 
 
 _libraries: dict = {}
+
+
+def _without_paths(text):
+    """Source files by their names alone, so that PTX is the same wherever it is made."""
+    return re.sub(r'(^\s*\.file\s+\d+\s+)"[^"]*?([^"/\\]+)"', r'\1"\2"', text, flags=re.M)
 
 
 def _renumbered(text):
