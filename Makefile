@@ -9,10 +9,10 @@ RUN = .venv/bin/python -m
 .PHONY: test test-slow lint demo clean
 
 test: lint
-	$(RUN) pytest
+	$(RUN) pytest -n auto
 
 test-slow: .venv/installed
-	$(RUN) pytest -m slow
+	$(RUN) pytest -n auto -m slow
 
 lint: .venv/installed
 	$(RUN) ruff check

@@ -17,10 +17,14 @@ REPOSITORY_BYTES = 5 * 10**6
 
 # The runtime, from the bottom up: a part, its modules, and the parts or modules it may import.
 FILE = {"errors", "file"}
+_CONFIG = ("metadata", "architectures", "tensors", "config")
 PARTS = {
     "errors": ({"errors"}, set()),
-    "file": ({"gguf_header", "gguf_file", "gguf_writer", "tensors", "config"}, {"errors"}),
-    "text": ({"tokenizer", "sentencepiece_model", "chat", "sampling"}, {"errors"}),
+    "file": (
+        {*("gguf_header", "gguf_file", "gguf_writer"), *_CONFIG},
+        {"errors"},
+    ),
+    "text": ({"text", "tokenizer", "chat", "sampling"}, {"errors"}),
     "ptx": ({"ptx"}, {"errors"}),
     "devices": ({"devices"}, {"errors", "ptx"}),
     "quant": ({"quant"}, {"errors", "ptx.instructions"}),
@@ -38,9 +42,11 @@ PARTS = {
     ),
     "package": ({""}, {*FILE, "text", "generate"}),
 }
-RUNTIME_PACKAGES = {"numpy", "numba", "llvmlite", "cuda", "sentencepiece", "jinja2", "PIL"}
+RUNTIME_PACKAGES = {
+    *("numpy", "numba", "llvmlite", "cuda", "sentencepiece", "tokenizers", "jinja2", "PIL"),
+}
 REFERENCE_MAY_IMPORT = {"errors", "file"}
-NOT_FOR_FREE = {"numba", "llvmlite", "cuda", "sentencepiece", "jinja2"}
+NOT_FOR_FREE = {"numba", "llvmlite", "cuda", "sentencepiece", "tokenizers", "jinja2"}
 
 # Written so that this file does not match itself.
 FORBIDDEN_TEXT = {

@@ -218,8 +218,7 @@ class Model:
 
     def chat_ids(self, messages):
         """The token ids of `messages` under the file's chat template, ready for an answer."""
-        text = chat_templates.render_for(self.gguf.metadata, self.tokenizer, messages)
-        return self.tokenizer.encode(text, add_special=False, parse_special=True)
+        return chat_templates.prompt_ids(self.gguf.metadata, self.tokenizer, messages)
 
     # Parts -----------------------------------------------------------------------------------
 
@@ -280,11 +279,12 @@ def load_model(path, device="auto", context=None, mmproj=None, activation=None, 
                graph=True, fuse=True, threads=None):  # fmt: skip
     """Load a GGUF model.
 
-    device: "auto", "cuda", "cpu", "emulator", or a Device. context: tokens the cache holds (default: the trained
-    context, at most 4096). activation: "float" (float32 throughout) or "int8" (8-bit activations
-    and integer dot products where the block format has them); the default is the device's.
-    cache_type: "f32" or "f16". graph: replay decode steps from a captured graph; False walks each
-    one. threads: of the cpu and the emulator; the default is the physical cores.
+    device: "auto", "cuda", "cpu", "emulator", or a Device. context: tokens that the cache holds;
+    by default the trained context, at most 4096. activation: "float" (float32 throughout) or
+    "int8" (8-bit activations and integer dot products where the block format has them); the
+    default is the device's. cache_type: "f32" or "f16". graph: replay decode steps from a captured
+    graph; False walks each one. threads: of the cpu and the emulator; by default the physical
+    cores.
     """
     if mmproj is not None:
         raise UnsupportedError("image projectors (mmproj) are not supported yet")

@@ -8,6 +8,7 @@ import pytest
 
 from zerfoo_numba import chat
 from zerfoo_numba.errors import FileError, InputError
+from zerfoo_numba.text import template_sandbox
 
 USER = [{"role": "user", "content": " Hi <é> "}]
 TURNS = [
@@ -71,6 +72,27 @@ def test_without_generation_prompt_and_with_parts():
         ("{% macro f(x) %}[{{ x }}]{% endmacro %}{{ f(1) ~ f('a') }}", "[1][a]"),
         ("{{ 'a,b'.split(',')[1].upper() + 'x' * 3 + '%d' % 4 }}", "Bxxx4"),
         ("{{ eos_token ~ missing ~ (missing is defined) }}", "</s>False"),
+        ("{{ tools is none and documents is none and builtin_tools is not defined }}", "True"),
+        (
+            "{{ '{} of {n}'.format(1, n=2) ~ '%s-%02d' % ('a', 3) ~ '%s' | format(4) }}",
+            "1 of 2a-034",
+        ),
+        ("{{ [1700000000, 1.5] | map('tojson') | join(', ') }}", "1700000000, 1.5"),
+        ("{% generation %}a{{ 1 }}{% endgeneration %}b", "a1b"),
+        (
+            "{% for k, v in {'a': [1, 2], 'b': ()}.items() %}{{ k }}{{ v | length }}{% endfor %}",
+            "a2b0",
+        ),
+        ("{{ messages | selectattr('role', 'equalto', 'user') | list | length }}", "1"),
+        (
+            "{{ 'a\nb' | replace('\n', '<br>') | indent(2) ~ ' x '.strip().replace('x', 'y') }}",
+            "a<br>by",
+        ),
+        (
+            "{% set s %}[{{ 'q' }}]{% endset %}{{ s * 2 }}{% filter upper %}z{% endfilter %}",
+            "[q][q]Z",
+        ),
+        ("{{ '{0.__class__}'.format(messages) }}", ""),  # reaches nothing
     ],
 )
 def test_what_templates_use(template, text):
@@ -90,7 +112,7 @@ def test_strftime_now():
         "{{ self.__init__.__globals__ }}",
         "{{ namespace.__init__.__globals__ }}",
         "{{ cycler.__init__.__globals__.os }}",
-        "{{ '{0.__class__}'.format(messages) }}",
+        "{{ '{0.__class__}'.format(messages) | upper | tojson | nothing }}",
         "{{ messages.append(1) }}",
         "{% set _ = messages[0].update({'role': 'x'}) %}",
         "{% include 'pyproject.toml' %}",
@@ -109,10 +131,38 @@ def test_strftime_now():
         "{{ {} | tojson(indent=10**9) }}",
         "{{ '%999999999d' % 1 }}",
         "{{ '%*d' % (999999999, 1) }}",
+        # Little that would become much.
+        "{% set b = 'x' * 4000000 %}{{ [b, b, b, b] }}",
+        "{% set b = 'x' * 4000000 %}{{ [b, b] | join }}{{ ''.join([b] * 3000) }}",
+        "{{ ('a' * 4000).replace('a', 'b' * 1000000) }}",
+        "{{ ('a' * 4000) | replace('a', 'b' * 1000000) }}",
+        "{{ ('x' * 400000) | list | join('y' * 100000) }}",
+        "{{ ('y' * 100000).join(range(90000) | map('string')) }}",
+        "{{ ('a\n' * 1000000) | indent(90000) }}",
+        "{{ ('\t' * 4000000).expandtabs(90000) }}",
+        "{{ ('{0}' * 90000).format('x' * 1000000) }}",
+        "{{ ('%9999d' * 9999) % range(9999) | list }}",
+        "{{ ('a' * 400).translate({97: 'b' * 1000000}) }}",
+        "{{ 1.5 | round(10**9) }}",
+        "{{ [[1]] | tojson(indent=10**9) }}",
+        "{% set b = 'x' * 4000000 %}{% set s %}"
+        "{% for i in range(9000) %}{{ b }}{% endfor %}{% endset %}",
+        "{% macro f() %}{% for i in range(90000) %}"
+        + "y" * 9999
+        + "{% endfor %}{% endmacro %}{{ f() }}",
+        "{% set n = namespace(x=1) %}"
+        "{% for i in range(90) %}{% set n.x = [n.x, n.x] %}{% endfor %}",
+        "{% set n = namespace(x=9) %}{% for i in range(90) %}{% set n.x = n.x * n.x %}{% endfor %}",
+        "{% set n = namespace(x=1) %}{% set n.x = n %}{{ n }}",
+        "{% set n = namespace(x=0) %}{% for i in range(90000) %}"
+        "{% set n.x = namespace(x=n.x, y='y' * 400000) %}{% endfor %}",
+        "{{ 'x' | indent(90000) }}" * 9000,
+        "{{ " + "(" * 90000 + "1" + ")" * 90000 + " }}",
+        "{{ 1" + " + 1" * 60000 + " }}",
         "{% if %}",
         "{{ nothing.attribute }}",
         "{{ 1 / 0 }}",
-        " " * (chat.MAX_TEMPLATE_CHARS + 1),
+        " " * (template_sandbox.MAX_TEMPLATE_CHARS + 1),
     ],
 )
 def test_a_broken_or_hostile_template_is_stopped(template):

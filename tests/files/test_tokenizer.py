@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 import zerfoo_numba
 from zerfoo_numba import synth, tokenizer
 from zerfoo_numba.errors import FileError, InputError, UnsupportedError
+from zerfoo_numba.text.vocabulary import BYTE, CONTROL, NORMAL, SPACE, UNKNOWN
 
 TEXTS = (
     "", " ", "  ", "\n", "\t\n ", "for", " for", "The for statement", "trailing  ", "a  b   c",
@@ -53,9 +54,9 @@ def trained(request, tmp_path_factory):
 def _write_vocabulary(path, model, prefix, strip):
     ids = range(len(model))
     kinds = [
-        (model.is_unknown, tokenizer.UNKNOWN), (model.is_control, tokenizer.CONTROL),
-        (model.is_byte, tokenizer.BYTE), (lambda i: model.id_to_piece(i) in SYMBOLS, 4),
-        (lambda i: True, tokenizer.NORMAL),
+        (model.is_unknown, UNKNOWN), (model.is_control, CONTROL),
+        (model.is_byte, BYTE), (lambda i: model.id_to_piece(i) in SYMBOLS, 4),
+        (lambda i: True, NORMAL),
     ]  # fmt: skip
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_tokenizer_model("llama")
@@ -87,7 +88,7 @@ def test_ids_equal_those_of_the_sentencepiece_model(trained, text):
 def test_any_text_survives_and_streams(trained, text):
     _, ours, _ = trained
     ids = ours.encode(text, parse_special=False)
-    assert ours.decode(ids) == text.replace(tokenizer.SPACE, " ")
+    assert ours.decode(ids) == text.replace(SPACE, " ")
     decoder = ours.stream_decoder(ours.bos_id)
     assert "".join([decoder.push(i) for i in ids]) + decoder.finish() == ours.decode(ids)
 
@@ -98,11 +99,9 @@ def test_ids_equal_a_plain_merge(trained, text):
     """Merge the adjacent pair with the best score, the leftmost of equals, until none is left."""
     model, ours, prefix = trained
     score = {
-        piece: model.get_score(i)
-        for i, piece in enumerate(ours.pieces)
-        if ours.types[i] == tokenizer.NORMAL
+        piece: model.get_score(i) for i, piece in enumerate(ours.pieces) if ours.types[i] == NORMAL
     }
-    symbols = list((" " * (prefix and text != "") + text).replace(" ", tokenizer.SPACE))
+    symbols = list((" " * (prefix and text != "") + text).replace(" ", SPACE))
     while True:
         pairs = [a + b for a, b in itertools.pairwise(symbols)]
         best = max(
@@ -208,7 +207,7 @@ def test_every_token_that_ends_a_generation():
 
 
 def test_without_bytes_unknown_characters_become_the_unknown_token():
-    rows = [row for row in ROWS if row[2] != tokenizer.BYTE]
+    rows = [row for row in ROWS if row[2] != BYTE]
     assert tokenizer.from_gguf(by_hand(rows)).encode("\u00e9", False)[-1] == 0
     rows = [("a", 0, 1) if row[0] == "<unk>" else row for row in rows]
     with pytest.raises(InputError, match="unknown token"):
@@ -226,7 +225,8 @@ def test_odd_pieces_are_taken():
     ("keys", "message"),
     [
         *[({key: None}, f"tokenizer.ggml.{key} ") for key in
-          ("tokens", "scores", "token_type", "bos_token_id", "eos_token_id")],
+          ("tokens", "scores", "token_type", "bos_token_id")],
+        ({"add_eos_token": True, "eos_token_id": None}, "tokenizer.ggml.eos_token_id"),
         ({"model": None}, "tokenizer.ggml.model"),
         ({"scores": np.zeros(3, np.float32)}, "scores has 3 entries for"),
         ({"token_type": np.ones(9, np.int32)}, "token_type has 9 entries for"),
@@ -236,7 +236,8 @@ def test_odd_pieces_are_taken():
         ({"token_type": np.full(len(ROWS), 6)}, "byte token but is spelled '<unk>'"),
         ({"tokens": [], "scores": np.zeros(0), "token_type": np.zeros(0)}, "no list of strings"),
         ({"bos_token_id": 100000}, "bos_token_id is 100000"),
-        ({"eos_token_id": -1}, "eos_token_id is -1"),
+        ({"eos_token_id": -2}, "eos_token_id is -2"),
+        ({"bos_token_id": 2**32 - 1}, "bos_token_id is missing"),
         ({"add_bos_token": 1}, "add_bos_token is 1, not a bool"),
     ],
 )  # fmt: skip
@@ -247,8 +248,8 @@ def test_damaged_vocabularies(keys, message):
 
 
 def test_other_vocabulary_kinds_name_the_supported_ones():
-    with pytest.raises(UnsupportedError, match=r"'gpt2'; supported: llama"):
-        tokenizer.from_gguf(by_hand(model="gpt2"))
+    with pytest.raises(UnsupportedError, match=r"'bert'; supported: llama, gpt2, gemma4, rwkv"):
+        tokenizer.from_gguf(by_hand(model="bert"))
 
 
 @pytest.mark.parametrize("ids", [[len(ROWS)], [-1], ["a"], [1.5], [None]])

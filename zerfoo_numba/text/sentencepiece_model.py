@@ -1,15 +1,83 @@
-"""A vocabulary as the bytes of a sentencepiece.ModelProto, which the sentencepiece library reads.
+"""tokenizer.ggml.model = "llama": BPE that merges the pair with the best score first.
 
-Format: sentencepiece_model.proto. Of the protobuf wire format it needs three kinds of field, each
-begun by the number 8 * field + kind: varint (0), length-delimited (2) and 32-bit float (5).
+The sentencepiece library runs on a model rebuilt from the file's tokens, scores and types: the
+bytes of a ModelProto (sentencepiece_model.proto). Of the protobuf wire format that needs three
+kinds of field, each begun by the number 8 * field + kind: varint (0), length-delimited (2) and
+32-bit float (5).
 """
 
 import struct
 
 import numpy as np
+import sentencepiece
 
-_UNKNOWN, _CONTROL, _BYTE = 2, 3, 6  # ModelProto.SentencePiece.Type
+from zerfoo_numba.errors import FileError, InputError
+from zerfoo_numba.text.vocabulary import (
+    BYTE,
+    CONTROL,
+    SPACE,
+    UNKNOWN,
+    USER_DEFINED,
+    Vocabulary,
+    flag,
+    numbers,
+)
+
 _BPE = 2  # TrainerSpec.ModelType
+
+
+class SentencePieceModel:
+    """Encodes plain text and spells out one token.
+
+    Special tokens are cut out before, so the rebuilt model knows them as control pieces only.
+    `space_prefix`: encode() puts a space before the text. Errors: FileError for a damaged
+    vocabulary.
+    """
+
+    def __init__(self, metadata: dict):
+        self.vocabulary = vocabulary = Vocabulary(metadata, add_bos=True)
+        if "tokenizer.ggml.token_type" not in metadata:
+            raise FileError("the key tokenizer.ggml.token_type is missing, which the scores need")
+        scores = numbers(metadata, "scores", len(vocabulary.pieces)).astype(np.float32)
+        if np.isnan(scores).any():
+            raise FileError(f"tokenizer.ggml.scores[{np.isnan(scores).argmax()}] is not a number")
+        self.space_prefix = flag(metadata, "add_space_prefix", True)
+        self._byte_of = vocabulary.byte_tokens()
+        unknown = np.flatnonzero(vocabulary.types == UNKNOWN)
+        self._unknown = vocabulary.unknown_id
+        if self._unknown is None and unknown.size:
+            self._unknown = int(unknown[0])
+        model = serialize(
+            vocabulary.pieces,
+            scores,
+            np.where(vocabulary.is_special, CONTROL, vocabulary.types),
+            add_space_prefix=self.space_prefix,
+            remove_extra_whitespaces=flag(metadata, "remove_extra_whitespaces", False),
+        )
+        try:
+            self._library = sentencepiece.SentencePieceProcessor(model_proto=model)
+        except (RuntimeError, ValueError) as error:
+            raise FileError(f"the sentencepiece library refuses the vocabulary: {error}") from None
+
+    def encode(self, text: str) -> list[int]:
+        ids = self._library.encode(text)
+        added = len(self.vocabulary.pieces)  # the unknown piece that serialize() appends
+        if added not in ids:
+            return ids
+        if self._unknown is None:
+            raise InputError(
+                f"the vocabulary has neither tokens for every character of {text[:40]!r} "
+                "nor byte tokens nor an unknown token"
+            )
+        return [self._unknown if i == added else i for i in ids]
+
+    def piece_bytes(self, token: int) -> bytes:
+        if token in self._byte_of:
+            return bytes([self._byte_of[token]])
+        piece = self.vocabulary.pieces[token]
+        if self.vocabulary.types[token] == USER_DEFINED:
+            return piece.encode()
+        return piece.replace(SPACE, " ").encode()
 
 
 def serialize(
@@ -23,14 +91,14 @@ def serialize(
 
     Bytes stand in for unknown characters if all 256 byte pieces are there.
     """
-    byte_fallback = len({p for p, kind in zip(pieces, types, strict=True) if kind == _BYTE}) == 256
+    byte_fallback = len({p for p, kind in zip(pieces, types, strict=True) if kind == BYTE}) == 256
     if not byte_fallback:
-        types = np.where(types == _BYTE, _CONTROL, types)
+        types = np.where(types == BYTE, CONTROL, types)
     named = _acceptable(pieces)
     tail = struct.Struct("<BfBB").pack  # score = 2, type = 3
     chunks = []
     for piece, score, kind in zip(
-        named, [*scores.tolist(), 0.0], [*types.tolist(), _UNKNOWN], strict=True
+        named, [*scores.tolist(), 0.0], [*types.tolist(), UNKNOWN], strict=True
     ):
         chunks.append(_bytes(1, _bytes(1, piece.encode()) + tail(0x15, score, 0x18, kind)))
     # TrainerSpec: model_type = 3, byte_fallback = 35, unk_piece = 45
