@@ -146,7 +146,10 @@ def _model_flags(parser: argparse.ArgumentParser) -> None:
             dest=long[2:].replace("-", "_"),
             help=text + ("" if default is None else f" (default {default})"),
         )
-    parser.add_argument("--device", default="auto", help="auto, cuda or emulator (default auto)")
-    parser.add_argument("--activation", help='"float": exact float32 between operations')
+    parser.add_argument(
+        "--device", default="auto", help="auto, cuda, cpu or emulator (default auto)"
+    )
+    parser.add_argument("--activation", help="float (exact) or int8; default: the device's")
+    parser.add_argument("--requantize", metavar="TYPE", help="Q4_0: coarser weights, with a loss")
     parser.add_argument("--cache-type", metavar="TYPE", help="KV cache: f32 or f16")
     parser.add_argument("--no-graph", action="store_true", help="launch every kernel by itself")

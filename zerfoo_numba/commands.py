@@ -156,6 +156,7 @@ def _load(arguments):
             cache_type=arguments.cache_type,
             graph=not arguments.no_graph,
             threads=arguments.threads,
+            requantize=arguments.requantize,
         )
     finally:
         _note("")

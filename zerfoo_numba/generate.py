@@ -1,6 +1,7 @@
 """A loaded model: prefill, decode, generation, and the taps that parity reads."""
 
 import time
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,7 @@ from zerfoo_numba.sampling import Sampler
 
 DEFAULT_CONTEXT = 4096
 ACTIVATIONS = ("float", "int8")
+REQUANTIZED = ("Q4_0",)
 
 
 @dataclass
@@ -43,7 +45,12 @@ class Model:
     """
 
     def __init__(self, path, device="auto", context=None, activation=None, cache_type=None,
-                 graph=True, threads=None):  # fmt: skip
+                 graph=True, threads=None, requantize=None):  # fmt: skip
+        if requantize not in (None, *REQUANTIZED):
+            known = ", ".join(REQUANTIZED)
+            raise UnsupportedError(f"weights can be requantised to {known}, not {requantize!r}")
+        if requantize is not None:
+            warnings.warn(f"requantising to {requantize} at load loses accuracy", stacklevel=4)
         if activation not in (None, *ACTIVATIONS):
             known = ", ".join(ACTIVATIONS)
             raise UnsupportedError(f"activation {activation!r} is not one of {known}")
@@ -59,7 +66,7 @@ class Model:
             )
         self.device = _device(device, threads)
         self.activation = activation or self.device.activation
-        options = (cache_type or "f32", self.activation)
+        options = (cache_type or "f32", self.activation, requantize)
         self.walk = Walk(Ops(self.device), self.gguf, self.config, self.context, *options)
         self.gguf.release_memory()  # the weights are on the device
         self.graph = graph
@@ -276,7 +283,7 @@ class Model:
 
 
 def load_model(path, device="auto", context=None, mmproj=None, activation=None, cache_type=None,
-               graph=True, fuse=True, threads=None):  # fmt: skip
+               graph=True, fuse=True, threads=None, requantize=None):  # fmt: skip
     """Load a GGUF model.
 
     device: "auto", "cuda", "cpu", "emulator", or a Device. context: tokens that the cache holds;
@@ -284,11 +291,13 @@ def load_model(path, device="auto", context=None, mmproj=None, activation=None, 
     "int8" (8-bit activations and integer dot products where the block format has them); the
     default is the device's. cache_type: "f32" or "f16". graph: replay decode steps from a captured
     graph; False walks each one. threads: of the cpu and the emulator; by default the physical
-    cores.
+    cores. requantize: "Q4_0" writes every quantised matrix again in that format at load, as the
+    original runtime did for speed; it loses accuracy and warns.
     """
     if mmproj is not None:
         raise UnsupportedError("image projectors (mmproj) are not supported yet")
-    return Model(path, device, context, activation, cache_type, graph, threads)
+    options = (activation, cache_type, graph, threads, requantize)
+    return Model(path, device, context, *options)
 
 
 def _device(device, threads):

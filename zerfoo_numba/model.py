@@ -56,10 +56,10 @@ class Walk:
     them with 8-bit activations; "float" is exact.
     """
 
-    def __init__(self, ops, gguf, config, context, cache_type, activation="float"):
+    def __init__(self, ops, gguf, config, context, cache_type, activation="float", requantize=None):
         device = ops.device
         self.ops, self.config, self.context = ops, config, context
-        self.weights = Weights(device, gguf, config, pack=activation == "int8")
+        self.weights = Weights(device, gguf, config, activation == "int8", requantize)
         self.cache = KVCache(device, config, context, cache_type)
         self.tables = RopeTables(device, {x.rope for x in config.layers}, context, gguf)
         self.chunk = min(CHUNK, context)

@@ -7,9 +7,12 @@ import numpy as np
 
 from zerfoo_numba.devices import Buffer
 from zerfoo_numba.errors import UnsupportedError
+from zerfoo_numba.kernels import embed
 from zerfoo_numba.quant import QUANTS
 from zerfoo_numba.quant.packed import LAYOUTS, pack
+from zerfoo_numba.quant.write import quantize
 
+REQUANTIZED_ROWS = 1024  # decoded at a time
 INDEX_LIMIT = 2**32  # kernels address a tensor's bytes with uint32
 
 
@@ -87,11 +90,13 @@ def _rows(whole, pattern, names):
 class Weights:
     """The parts of `gguf` by name: `matrix`, `vector`, and None for an absent one.
 
-    With `pack`, matrices of the formats that have a packed layout are held in it.
+    With `pack`, matrices of the formats that have a packed layout are held in it. With
+    `requantize`, quantised matrices are written again in that format, with its loss.
     """
 
-    def __init__(self, device, gguf, config, pack=False):
-        self.device, self.gguf, self.pack = device, gguf, pack
+    def __init__(self, device, gguf, config, pack=False, requantize=None):
+        self.device, self.gguf = device, gguf
+        self.pack, self.requantize = pack, requantize
         self.parts = parts(config, gguf)
         self._loaded = {}
 
@@ -111,6 +116,10 @@ class Weights:
         if name not in self._loaded:
             self._loaded[name] = self._matrix(name) if name in self else None
         return self._loaded[name]
+
+    def matrices(self):
+        """Every matrix that is on the device."""
+        return [w for w in self._loaded.values() if isinstance(w, Weight | PackedWeight)]
 
     def vector(self, name):
         """The vector `name` as a float32 buffer, or None; a norm per head is (H, HD)."""
@@ -135,11 +144,24 @@ class Weights:
             raise UnsupportedError(
                 f"tensor {name} has {size:.1f} GiB; at most 4 GiB can be indexed"
             )
+        if self.requantize not in (None, type_name) and QUANTS[type_name].block_size > 1:
+            data = self._requantized(Weight(self.device.upload(data), type_name, rows, columns))
+            type_name = self.requantize
         if self.pack and type_name in LAYOUTS:
             return self._packed(name, data, type_name, rows, columns)
         if type_name == "F64":  # kernels hold no float64
             data, type_name = data.view("<f8").astype(np.float32).view(np.uint8), "F32"
         return Weight(self.device.upload(data, name), type_name, rows, columns)
+
+    def _requantized(self, weight):
+        """The bytes of `weight` in the format `requantize`: decoded by the device, then written."""
+        written = []
+        for start in range(0, weight.rows, REQUANTIZED_ROWS):
+            rows = np.arange(start, min(start + REQUANTIZED_ROWS, weight.rows), dtype=np.uint32)
+            out = self.device.empty((len(rows), weight.columns), np.float32)
+            embed.embed(self.device, out, weight, self.device.upload(rows), 1.0)
+            written.append(quantize(self.device.read(out), self.requantize).reshape(-1))
+        return np.concatenate(written)
 
     def _packed(self, name, data, type_name, rows, columns):
         quant, layout = QUANTS[type_name], LAYOUTS[type_name]

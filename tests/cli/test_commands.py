@@ -75,7 +75,7 @@ def test_flags_reach_the_model(model):
     )
     assert main(line.split()) == 0
     assert model.loaded == ("m.gguf", {
-        "context": 128, "threads": 2, "device": "cuda", "activation": "float",
+        "context": 128, "threads": 2, "device": "cuda", "activation": "float", "requantize": None,
         "cache_type": "f16", "graph": False,
     })  # fmt: skip
     assert model.asked[0][1] == {
@@ -87,7 +87,7 @@ def test_flags_reach_the_model(model):
 def test_defaults_are_those_of_the_public_interface(model):
     main(["generate", "-m", "m.gguf", "-p", "x"])
     assert model.loaded[1] == {
-        "context": None, "threads": None, "device": "auto", "activation": None,
+        "context": None, "threads": None, "device": "auto", "activation": None, "requantize": None,
         "cache_type": None, "graph": True,
     }  # fmt: skip
     assert model.asked[0][1] == {

@@ -121,6 +121,17 @@ def test_logits_of_the_integer_path(device_name):
     assert np.array_equal(logits.argmax(axis=1), exact.argmax(axis=1))
 
 
+def test_requantising_is_asked_for_warned_of_and_lossy(device_name):
+    name = "gemma3_Q4_K_M"
+    ids = golden_tokens(name, "long")
+    exact = golden_reference(name).logits(ids)
+    with pytest.warns(UserWarning, match="requantising to Q4_0 at load loses accuracy"):
+        model = golden_model.__wrapped__(name, device_name, requantize="Q4_0")
+    assert {w.type for w in model.walk.weights.matrices()} == {"Q4_0"}
+    loss = mean_kl(exact, model.logits(ids))
+    assert mean_kl(exact, golden_model(name, device_name).logits(ids)) < 1e-8 < 1e-4 < loss < 1
+
+
 def test_integer_decode_continues_integer_prefill(device_name):
     name = "gemma3_Q4_K_M"
     ids = golden_tokens(name, "short")
