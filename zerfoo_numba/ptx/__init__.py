@@ -9,9 +9,10 @@ _LAZY = {
     "KernelFault": "zerfoo_numba.ptx.emulator",
     "Memory": "zerfoo_numba.ptx.emulator",
     "load": "zerfoo_numba.ptx.emulator",
+    "run": "zerfoo_numba.ptx.native",
 }
 
-__all__ = ["Checks", "Counters", "KernelFault", "Memory", "emulate", "load"]
+__all__ = ["Checks", "Counters", "KernelFault", "Memory", "emulate", "load", "run"]
 
 
 def __getattr__(name):
