@@ -1,0 +1,185 @@
+"""Lists of launches, and the threads that run them."""
+
+import contextlib
+import ctypes
+import os
+import threading
+import weakref
+from pathlib import Path
+
+import numpy as np
+
+from zerfoo_numba.errors import DeviceError
+from zerfoo_numba.ptx.native import driver, runner
+from zerfoo_numba.ptx.native.program import module_data
+
+_CHUNKS_PER_THREAD = 6
+
+
+def aligned_bytes(size, alignment=128):
+    """A zeroed NumPy byte array that starts at a multiple of `alignment`."""
+    room = np.zeros(size + alignment, np.uint8)
+    start = -room.ctypes.data % alignment
+    return room[start : start + size]
+
+
+def physical_cores():
+    """Cores this process may use, counting the hardware threads of one core once."""
+    try:
+        allowed = os.sched_getaffinity(0)
+    except AttributeError:
+        return os.cpu_count() or 1
+    cores = set()
+    for cpu in allowed:
+        folder = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology")
+        try:
+            names = ("physical_package_id", "core_id")
+            cores.add(tuple((folder / name).read_text() for name in names))
+        except OSError:
+            return len(allowed)
+    return len(cores)
+
+
+class Launches:
+    """Launches in order, as the compiled code reads them; arguments are bound when added."""
+
+    def __init__(self, threads):
+        self.threads = threads
+        self.count = 0
+        self.scratch_bytes = 0
+        self._kept = []  # programs, whose code must outlive the list
+        self._room(64, 1 << 13)
+
+    def __len__(self):
+        return self.count
+
+    def _room(self, records, parameters):
+        self._records = aligned_bytes(records * driver.RECORD_BYTES)
+        self._words = self._records.view(np.uint64)
+        self._parameters = aligned_bytes(parameters)
+        self._used = 0
+
+    def clear(self):
+        self.count = self._used = self.scratch_bytes = 0
+        self._kept.clear()
+
+    def add(self, ptx, program, grid, values, shared):
+        """Append a launch of `program` over `grid` blocks with NumPy scalars as arguments."""
+        at = -(-self._used // 16) * 16
+        self._grow(at + program.description.parameter_bytes)
+        program.pack(values, memoryview(self._parameters), at)
+        self._used = at + program.description.parameter_bytes
+        start = self.count * driver.RECORD_BYTES // 8
+        total = grid[0] * grid[1] * grid[2]
+        words = self._words
+        words[start] = program.address
+        words[start + 1] = at
+        words[start + 2] = module_data(ptx, program)
+        words[start + 3] = grid[0] | grid[1] << 32
+        words[start + 4] = grid[2] | shared << 32
+        words[start + 5] = 0
+        words[start + 6] = total
+        words[start + 7] = max(1, -(-total // (self.threads * _CHUNKS_PER_THREAD)))
+        self.count += 1
+        self.scratch_bytes = max(self.scratch_bytes, program.scratch_bytes(shared))
+        self._kept.append(program)
+
+    def _grow(self, parameters):
+        """Parameters are bound as offsets until the list runs, so that growing moves nothing."""
+        if parameters > self._parameters.size:
+            bigger = aligned_bytes(2 * parameters)
+            bigger[: self._parameters.size] = self._parameters
+            self._parameters = bigger
+        if (self.count + 1) * driver.RECORD_BYTES > self._records.size:
+            bigger = aligned_bytes(2 * self._records.size)
+            bigger[: self._records.size] = self._records
+            self._records, self._words = bigger, bigger.view(np.uint64)
+
+    def bind(self):
+        """Turn parameter offsets into addresses; -> the records' address."""
+        table = self._words.reshape(-1, driver.RECORD_BYTES // 8)[: self.count]
+        offsets = table[:, 1]
+        base = np.uint64(self._parameters.ctypes.data)
+        offsets[offsets < base] += base
+        return self._records.ctypes.data
+
+    def failed(self):
+        """The first launch whose kernel executed a trap, or None."""
+        table = self._words.reshape(-1, driver.RECORD_BYTES // 8)[: self.count]
+        marked = np.flatnonzero(table[:, driver.STATUS // 8])
+        if not marked.size:
+            return None
+        table[:, driver.STATUS // 8] = 0
+        return self._kept[int(marked[0])].name
+
+
+class Pool:
+    """Threads that run launch lists; helper threads wait for the next run, then sleep."""
+
+    def __init__(self, threads=None):
+        self.threads = max(1, threads or physical_cores())
+        code = runner.functions()
+        pointer, number = ctypes.c_void_p, ctypes.c_uint64
+        self._publish = ctypes.CFUNCTYPE(None, pointer, pointer, number)(code["publish"])
+        self._retire = ctypes.CFUNCTYPE(None, pointer, number)(code["retire"])
+        self._work = ctypes.CFUNCTYPE(None, pointer, number, number)(code["work"])
+        self._serve = ctypes.CFUNCTYPE(None, pointer, number)(code["serve"])
+        self._region = aligned_bytes(runner.SCRATCH + 8 * self.threads)
+        self._flags = self._region[runner.SLEEPING :]
+        self._scratch = [aligned_bytes(0) for _ in range(self.threads)]
+        self._kept = []  # scratch that a late thread may still look at
+        self._lock = threading.Lock()
+        self._wake = [threading.Event() for _ in range(self.threads)]
+        for i in range(1, self.threads):
+            self._flags[i] = 1
+            arguments = (self._serve, self._region, self._wake[i], i)
+            threading.Thread(target=_help, args=arguments, daemon=True).start()
+        self._closed = weakref.finalize(self, _close, self._region, self._wake)
+
+    def _reserve(self, size):
+        pointers = self._region[runner.SCRATCH :].view(np.uint64)
+        for i, old in enumerate(self._scratch):
+            if old.size < size:
+                self._kept.append(old)
+                self._scratch[i] = aligned_bytes(size)
+                pointers[i] = self._scratch[i].ctypes.data
+
+    def run(self, launches):
+        """Run a list to its end. Raises DeviceError where a kernel executed a trap."""
+        if not launches.count:
+            return
+        with self._lock:
+            self._reserve(launches.scratch_bytes)
+            records, count = launches.bind(), launches.count
+            region = self._region.ctypes.data
+            self._publish(region, records, count)
+            generation = int(self._region[:8].view(np.uint64)[0])
+            for i in range(1, self.threads):
+                if self._flags[i]:
+                    self._flags[i] = 0
+                    self._wake[i].set()
+            self._work(region, 0, generation)
+            self._retire(records, count)
+        name = launches.failed()
+        if name is not None:
+            raise DeviceError(f"kernel {name} stopped itself (trap): a check inside it failed")
+
+
+def _help(serve, region, wake, number):
+    """A helper thread's life: asleep until woken, then compiled code until idle."""
+    while True:
+        wake.wait()
+        wake.clear()
+        if region[:8].view(np.uint64)[0] == _CLOSED:
+            return
+        serve(region.ctypes.data, number)
+
+
+_CLOSED = np.uint64(1 << 40)
+
+
+def _close(region, wake):
+    with contextlib.suppress(AttributeError):
+        region[:8].view(np.uint64)[0] = _CLOSED
+        for event in wake:
+            event.set()

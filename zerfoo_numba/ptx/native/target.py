@@ -1,0 +1,97 @@
+"""The CPU that code is made for: its LLVM target machine and what its instructions offer."""
+
+import functools
+import hashlib
+import threading
+from dataclasses import dataclass
+
+import llvmlite
+import llvmlite.binding as llvm
+
+_lock = threading.Lock()
+GENERIC = {"x86_64": "x86-64", "aarch64": "generic", "arm64": "generic"}
+
+
+@dataclass(frozen=True)
+class Target:
+    """`cpu` and `features` as LLVM names them; two equal targets make interchangeable code."""
+
+    cpu: str
+    features: str
+    triple: str
+
+    @functools.cached_property
+    def _names(self):
+        return {f[1:] for f in self.features.split(",") if f.startswith("+")}
+
+    @property
+    def llvm_version(self):
+        return llvm.llvm_version_info[0]
+
+    @property
+    def is_x86(self):
+        return self.triple.startswith(("x86_64", "i686", "amd64"))
+
+    @functools.cached_property
+    def has_avx512(self):
+        """512-bit vectors with byte and word operations, gathers and scatters."""
+        return {"avx512f", "avx512bw", "avx512vl", "avx512dq"} <= self._names
+
+    @property
+    def has_scale(self):
+        """vscalefps: times a power of two, rounded once."""
+        return self.has_avx512
+
+    @functools.cached_property
+    def has_half(self):
+        """Conversion between f16 and f32 in hardware."""
+        return not self.is_x86 or "f16c" in self._names or self.has_avx512
+
+    @functools.cached_property
+    def dot(self):
+        """How dp4a is done: (instruction, lanes at a time), or None for plain products."""
+        if not self.is_x86:
+            return None
+        if self.has_avx512 and "avx512vnni" in self._names:
+            return "vnni", 16
+        if "avxvnni" in self._names:
+            return "vnni", 8
+        return ("madd", 8) if "avx2" in self._names else None
+
+    @property
+    def identity(self):
+        """What object code depends on besides its source."""
+        version = ".".join(map(str, llvm.llvm_version_info))
+        text = f"{self.cpu} {self.features} {self.triple} {llvmlite.__version__} {version}"
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def machine(self):
+        _initialize()
+        return llvm.Target.from_triple(self.triple).create_target_machine(
+            cpu=self.cpu, features=self.features, opt=3, codemodel="jitdefault", jit=True
+        )
+
+
+@functools.cache
+def _initialize():
+    with _lock:
+        llvm.initialize_native_target()
+        llvm.initialize_native_asmprinter()
+
+
+@functools.cache
+def host():
+    """This machine. 512-bit vectors are used where it has them."""
+    features = llvm.get_host_cpu_features()
+    text = ",".join(f"{'+' if on else '-'}{name}" for name, on in sorted(features.items()))
+    if features.get("avx512f"):
+        text += ",-prefer-256-bit"
+    return Target(llvm.get_host_cpu_name(), text, llvm.get_process_triple())
+
+
+def restricted(level):
+    """This machine held down to "avx2" or to its architecture's "generic" baseline: for tests."""
+    triple = llvm.get_process_triple()
+    if level == "avx2":
+        return Target("haswell", "+avx2,+fma,+f16c,+bmi,+bmi2,+popcnt,+lzcnt", triple)
+    return Target(GENERIC.get(triple.split("-")[0], "generic"), "", triple)
