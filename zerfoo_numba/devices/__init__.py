@@ -4,6 +4,7 @@
 """
 
 import math
+import sys
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,7 +20,8 @@ class Allocation:
         self.device, self.address = device, address
 
     def __del__(self):
-        self.device.release(self.address)
+        if not sys.is_finalizing():
+            self.device.release(self.address)
 
 
 @dataclass(frozen=True, eq=False)

@@ -41,7 +41,7 @@ def write_atomically(path, data):
 
 def identity(function, signature, cc):
     """The text by which a kernel is known, or None for one that is not this package's."""
-    if any(not f.__module__.startswith("zerfoo_numba.") for f in _functions(function)):
+    if any(not (f.__module__ or "").startswith("zerfoo_numba.") for f in _functions(function)):
         return None
     return f"{_name(function)} {' '.join(signature)} sm_{''.join(str(part) for part in cc)}"
 
