@@ -22,6 +22,7 @@ EXAMPLES = f"""examples:
   {PROGRAM} info model.gguf
   {PROGRAM} tokenize -m model.gguf -p "Hello, world" --ids
   {PROGRAM} synth gemma3-tiny tiny.gguf
+  {PROGRAM} synth llama-3.2-1b llama.gguf --quantization Q8_0
 """
 
 
@@ -115,8 +116,9 @@ def _tokenize_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _synth_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", help="gemma3-1b, gemma3-tiny, ...")
-    parser.add_argument("out", metavar="OUT", help="the GGUF file to write")
+    parser.add_argument("name", nargs="?", metavar="NAME", help="without it: the list of names")
+    parser.add_argument("out", nargs="?", metavar="OUT", help="the GGUF file to write")
+    parser.add_argument("--quantization", metavar="TYPE", help="as Q4_K_M; default: NAME's own")
 
 
 def _text_flags(group) -> None:

@@ -134,10 +134,15 @@ def tokenize(arguments) -> None:
 
 
 def synth(arguments) -> None:
-    from zerfoo_numba.synth import synthesize
+    from zerfoo_numba import synth as models
 
+    if arguments.name is None:
+        print(models.table())
+        return
+    if arguments.out is None:
+        raise InputError(f"synth {arguments.name} needs the name of the GGUF file to write")
     _note(f"writing {arguments.out}")
-    synthesize(arguments.name, arguments.out)
+    models.synthesize(arguments.name, arguments.out, quantization=arguments.quantization)
     _note("")
     print(f"{arguments.out}: {Path(arguments.out).stat().st_size:,} bytes", file=sys.stderr)
 

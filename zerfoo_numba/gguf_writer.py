@@ -33,8 +33,8 @@ def write_gguf(path, metadata, tensors, data):
             file.write(_head(metadata, tensors))
             for name, (shape, kind) in tensors.items():
                 count = sum(file.write(chunk) for chunk in data(name, shape, kind))
-                if count != _nbytes(shape, kind):
-                    raise ValueError(f"{name}: {count} bytes for {_nbytes(shape, kind)}")
+                if count != tensor_bytes(shape, kind):
+                    raise ValueError(f"{name}: {count} bytes for {tensor_bytes(shape, kind)}")
                 file.write(bytes(-count % DEFAULT_ALIGNMENT))
         partial.replace(path)
     except OSError as error:
@@ -44,7 +44,8 @@ def write_gguf(path, metadata, tensors, data):
             partial.unlink()
 
 
-def _nbytes(shape, kind):
+def tensor_bytes(shape, kind):
+    """Bytes of a tensor's data in the file."""
     block = TYPE_BY_NAME[kind]
     return math.prod(shape) // block.block_size * block.block_bytes
 
@@ -58,7 +59,7 @@ def _head(metadata, tensors):
     for name, (shape, kind) in tensors.items():
         parts += [_string(name), struct.pack(f"<I{len(shape)}Q", len(shape), *shape)]
         parts += [struct.pack("<IQ", _TYPE_ID[kind], offset)]
-        offset += -(-_nbytes(shape, kind) // DEFAULT_ALIGNMENT) * DEFAULT_ALIGNMENT
+        offset += -(-tensor_bytes(shape, kind) // DEFAULT_ALIGNMENT) * DEFAULT_ALIGNMENT
     head = b"".join(parts)
     return head + bytes(-len(head) % DEFAULT_ALIGNMENT)
 

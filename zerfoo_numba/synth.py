@@ -3,7 +3,6 @@
 What is measured on them holds for the real model of that shape; what they say is noise.
 """
 
-import itertools
 import math
 from dataclasses import dataclass, field
 
@@ -12,19 +11,42 @@ import numpy as np
 from zerfoo_numba.config import ARCHS
 from zerfoo_numba.errors import InputError
 from zerfoo_numba.gguf_file import TYPE_BY_NAME
-from zerfoo_numba.gguf_writer import write_gguf
+from zerfoo_numba.gguf_writer import tensor_bytes, write_gguf
 from zerfoo_numba.synth_blocks import RECIPES, random_blocks, tensor_type
+from zerfoo_numba.synth_vocabulary import FAMILIES, vocabulary
 from zerfoo_numba.tensors import expected_tensors
 
 CHUNK_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
+class Llama3Rope:
+    """Llama 3's scaling of the frequencies, as its configuration states it.
+
+    A pair that turns less than `low` times within `context` tokens is divided by `factor`, one that
+    turns more than `high` times is kept, and those between are mixed (transformers,
+    modeling_rope_utils, rope type llama3).
+    """
+
+    factor: float
+    low: float
+    high: float
+    context: int
+
+    def freq_factors(self, dims, base):
+        """float32 (dims / 2,): what divides the frequency of each pair, as rope_freqs.weight."""
+        turns = self.context * base ** (-2 * np.arange(dims // 2) / dims) / (2 * math.pi)
+        kept = np.clip((turns - self.low) / (self.high - self.low), 0, 1)
+        return (1 / (kept + (1 - kept) / self.factor)).astype(np.float32)
+
+
+@dataclass(frozen=True)
 class Shape:
     """One model: dimensions, further metadata `keys`, and the optional tensors it has.
 
-    `gains` are factors on the standard deviation K^-1/2 of a matrix with rows of K elements, and
-    on the mean 1 of a norm, by the last part of the tensor's name.
+    `vocabulary` names a family of `synth_vocabulary`. `gains` are factors on the standard deviation
+    K^-1/2 of a matrix with rows of K elements, and on the mean 1 of a norm, by the last part of the
+    tensor's name.
     """
 
     arch: str
@@ -40,6 +62,8 @@ class Shape:
     keys: dict = field(default_factory=dict)
     optional: tuple[str, ...] = ()
     gains: dict = field(default_factory=dict)
+    vocabulary: str = "gemma3"
+    rope: Llama3Rope | None = None
 
     @property
     def dims(self):
@@ -50,21 +74,55 @@ class Shape:
 # The embedding is the head too, and the residual still holds the last token: a negative last norm
 # keeps the model from repeating it for ever. The logits have a standard deviation of about 2.
 _TIED = {"token_embd": 0.5, "output_norm": -4.0}
+# A head of its own.
+_UNTIED = {"output": 2.0}
 # Rows of special and byte tokens are scaled by this: they do not win, so text stays readable.
 _QUIET = 1 / 16
 
-SHAPES = {
-    "gemma3-1b": Shape(
-        "gemma3", L=26, D=1152, F=6912, V=262144, H=4, KH=1, HD=256, context=32768,
-        quantization="Q4_K_M", gains=_TIED,
-        keys={"attention.sliding_window": 512, "rope.freq_base": 1e6},
-    ),
-    "gemma3-tiny": Shape(
-        "gemma3", L=7, D=256, F=224, V=768, H=4, KH=2, HD=64, context=2048,
-        quantization="Q4_K_M", gains=_TIED,
-        keys={"attention.sliding_window": 16, "rope.freq_base": 1e6},
-    ),
-}  # fmt: skip
+_EPS = "attention.layer_norm_rms_epsilon"
+
+
+def _llama32(L, D, F, V, H, KH, HD, context=131072):
+    return Shape(
+        "llama", L, D, F, V, H, KH, HD, context, "Q4_K_M", gains=_TIED, vocabulary="llama3",
+        keys={"rope.freq_base": 5e5, "rope.dimension_count": HD, _EPS: 1e-5, "vocab_size": V},
+        optional=("rope_freqs.weight",), rope=Llama3Rope(32, 1, 4, 8192),
+    )  # fmt: skip
+
+
+def _mistral(L, D, F, V, H, KH, HD, context=32768):
+    return Shape(
+        "llama", L, D, F, V, H, KH, HD, context, "Q4_K_M", gains=_UNTIED, vocabulary="mistral",
+        keys={"rope.freq_base": 1e6, "rope.dimension_count": HD, _EPS: 1e-5, "vocab_size": V},
+        optional=("output.weight",),
+    )  # fmt: skip
+
+
+def _deepseek(L, D, F, V, H, KH, HD, context=131072):
+    return Shape(
+        "qwen2", L, D, F, V, H, KH, HD, context, "Q4_K_M", gains=_UNTIED, vocabulary="deepseek-r1",
+        keys={"rope.freq_base": 1e4}, optional=("output.weight",),
+    )  # fmt: skip
+
+
+def _gemma3(L, D, F, V, H, KH, HD, window, context=32768):
+    return Shape(
+        "gemma3", L, D, F, V, H, KH, HD, context, "Q4_K_M", gains=_TIED,
+        keys={"attention.sliding_window": window, "rope.freq_base": 1e6},
+    )  # fmt: skip
+
+
+SHAPES = {  # L, D, F, V, H, KH, HD
+    "gemma3-1b": _gemma3(26, 1152, 6912, 262144, 4, 1, 256, window=512),
+    "gemma3-tiny": _gemma3(7, 256, 224, 768, 4, 2, 64, window=16, context=2048),
+    "deepseek-r1-1.5b": _deepseek(28, 1536, 8960, 151936, 12, 2, 128),
+    "deepseek-r1-tiny": _deepseek(3, 256, 512, 768, 4, 2, 64, context=2048),
+    "llama-3.2-1b": _llama32(16, 2048, 8192, 128256, 32, 8, 64),
+    "llama-3.2-3b": _llama32(28, 3072, 8192, 128256, 24, 8, 128),
+    "llama-3.2-tiny": _llama32(3, 256, 512, 768, 4, 2, 64, context=16384),
+    "mistral-7b": _mistral(32, 4096, 14336, 32000, 32, 8, 128),
+    "mistral-tiny": _mistral(3, 256, 512, 768, 4, 2, 64, context=2048),
+}
 
 
 def synthesize(name, path, seed=0, quantization=None):
@@ -85,12 +143,25 @@ def synthesize(name, path, seed=0, quantization=None):
 
     def data(tensor, dims, kind):
         rng = np.random.Generator(np.random.SFC64(np.random.SeedSequence(seeds[tensor])))
-        gain = shape.gains.get(tensor.split(".")[-2], 1.0)
-        quiet = len(_FIXED) if tensor in ("token_embd.weight", "output.weight") else 0
-        return _tensor_data(rng, dims, kind, gain, quiet)
+        if len(dims) == 1:
+            return [_vector(rng, shape, tensor, dims).astype(np.float32).tobytes()]
+        quiet = len(FAMILIES[shape.vocabulary].first) if tensor in _TOKENS else 0
+        return _matrix(rng, dims, kind, _gain(shape, tensor), quiet)
 
-    metadata = shape_metadata(name, shape, recipe) | vocabulary(shape.V)
+    metadata = shape_metadata(name, shape, recipe) | vocabulary(shape.V, shape.vocabulary)
     write_gguf(path, metadata, tensors, data)
+
+
+def table():
+    """The names of SHAPES with their sizes, and those of RECIPES, as lines of text."""
+    letters = ("L", "D", "F", "V", "H", "KH", "HD")
+    lines = [f"{'name':<18}{'arch':<8}" + "".join(f"{n:>7}" for n in letters) + "    MB"]
+    for name, shape in SHAPES.items():
+        numbers = "".join(f"{getattr(shape, letter):>7}" for letter in letters)
+        tensors = shape_tensors(shape, RECIPES[shape.quantization]).values()
+        size = sum(tensor_bytes(*tensor) for tensor in tensors) / 1e6
+        lines.append(f"{name:<18}{shape.arch:<8}{numbers}  {size:>6,.0f} ({shape.quantization})")
+    return "\n".join([*lines, f"quantisations: {', '.join(RECIPES)}"])
 
 
 def shape_tensors(shape, recipe):
@@ -103,11 +174,23 @@ def shape_tensors(shape, recipe):
     }
 
 
-def _tensor_data(rng, dims, kind, gain, quiet_rows):
+_TOKENS = ("token_embd.weight", "output.weight")
+
+
+def _gain(shape, tensor):
+    return shape.gains.get(tensor.split(".")[-2], 1.0)
+
+
+def _vector(rng, shape, tensor, dims):
+    """The values of a tensor of one dimension."""
+    if tensor == "rope_freqs.weight":
+        return shape.rope.freq_factors(shape.HD, shape.keys["rope.freq_base"])
+    centre = 0.0 if tensor.endswith(".bias") else 1.0
+    return _gain(shape, tensor) * rng.normal(centre, 0.1, dims)
+
+
+def _matrix(rng, dims, kind, gain, quiet_rows):
     """The tensor's bytes, a few MB at a time."""
-    if len(dims) == 1:
-        yield (gain * rng.normal(1.0, 0.1, dims)).astype(np.float32).tobytes()
-        return
     block = TYPE_BY_NAME[kind]
     std = gain / math.sqrt(dims[0])
     for rows, factor in ((quiet_rows, _QUIET), (math.prod(dims[1:]) - quiet_rows, 1.0)):
@@ -128,7 +211,7 @@ def shape_metadata(name, shape, recipe):
         "attention.head_count_kv": shape.KH,
         "attention.key_length": shape.HD,
         "attention.value_length": shape.HD,
-        "attention.layer_norm_rms_epsilon": 1e-6,
+        _EPS: 1e-6,
         **shape.keys,
     }
     return {
@@ -139,56 +222,3 @@ def shape_metadata(name, shape, recipe):
         "general.quantization_version": 2,
         **{f"{shape.arch}.{key}": value for key, value in keys.items()},
     }
-
-
-# gguf.md, tokenizer.ggml.token_type
-_NORMAL, _UNKNOWN, _CONTROL, _BYTE = 1, 2, 3, 6
-_SPECIAL = {
-    "<pad>": _CONTROL, "<eos>": _CONTROL, "<bos>": _CONTROL, "<unk>": _UNKNOWN,
-    "<start_of_turn>": _CONTROL, "<end_of_turn>": _CONTROL,
-}  # fmt: skip
-_FIXED = [*_SPECIAL, *(f"<0x{byte:02X}>" for byte in range(256))]
-_CHAT_TEMPLATE = (
-    "{{ bos_token }}{% for message in messages %}<start_of_turn>"
-    "{{ 'model' if message.role == 'assistant' else 'user' }}\n{{ message.content | trim }}"
-    "<end_of_turn>\n{% endfor %}{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
-)
-
-
-def vocabulary(V):
-    """The tokenizer's metadata: a SentencePiece vocabulary of V distinct, readable pieces.
-
-    Special tokens, all bytes, the printable characters, then words of one to three syllables
-    that are reached by merging shorter ones.
-    """
-    pieces = list(itertools.islice(_pieces(), V - len(_FIXED)))
-    types = [*_SPECIAL.values(), *[_BYTE] * 256, *[_NORMAL] * len(pieces)]
-    scores = np.zeros(V, np.float32)
-    scores[len(_FIXED) :] = -np.arange(len(pieces))
-    return {
-        "tokenizer.ggml.model": "llama",
-        "tokenizer.ggml.pre": "default",
-        "tokenizer.ggml.tokens": _FIXED + pieces,
-        "tokenizer.ggml.scores": scores,
-        "tokenizer.ggml.token_type": np.array(types, np.int32),
-        "tokenizer.ggml.padding_token_id": _FIXED.index("<pad>"),
-        "tokenizer.ggml.eos_token_id": _FIXED.index("<eos>"),
-        "tokenizer.ggml.bos_token_id": _FIXED.index("<bos>"),
-        "tokenizer.ggml.unknown_token_id": _FIXED.index("<unk>"),
-        "tokenizer.ggml.add_bos_token": True,
-        "tokenizer.ggml.add_eos_token": False,
-        "tokenizer.ggml.add_space_prefix": False,
-        "tokenizer.chat_template": _CHAT_TEMPLATE,
-    }
-
-
-def _pieces():
-    """Characters first, then ever longer words, each also with the space before it."""
-    yield "▁"  # SentencePiece's space
-    yield from map(chr, range(33, 127))
-    syllables = [c + v for c in "bcdfghjklmnpqrstvwxyz" for v in "aeiou"]
-    for length in itertools.count(1):
-        words = ("".join(word) for word in itertools.product(syllables, repeat=length))
-        for word in words:
-            yield word
-            yield "▁" + word

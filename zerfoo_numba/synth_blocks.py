@@ -28,14 +28,18 @@ RECIPES = {
     "Q5_0": Recipe(8, "Q5_0", "Q5_0", "Q6_K"),
     "Q8_0": Recipe(7, "Q8_0", "Q8_0", "Q8_0"),
     "Q4_K_M": Recipe(15, "Q4_K", "Q6_K", "Q6_K"),
+    "Q5_K_M": Recipe(17, "Q5_K", "Q6_K", "Q6_K"),
     "Q6_K": Recipe(18, "Q6_K", "Q6_K", "Q6_K"),
 }
 # What stands in for a type whose block does not divide the row.
-FALLBACK = {"Q4_K": "Q5_0", "Q6_K": "Q8_0"}
+FALLBACK = {"Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}
 
 
 def tensor_type(recipe, name, shape, L, tied):
-    """The type that llama.cpp's quantiser gives the tensor `name` of a model with L layers."""
+    """The type that llama.cpp's quantiser gives the tensor `name` of a model with L layers.
+
+    Without its exceptions for experts, for Falcon, for q, k and v in one matrix and for Llama 70B.
+    """
     if len(shape) == 1:
         return "F32"
     part = name.split(".")[-2]
@@ -102,20 +106,36 @@ def _simple_scale(levels):
     return put
 
 
-def _q4_k_scales(rng, blocks, std):
-    """x = d * scale * q - dmin * min: a min near 7.5 / 8 of the scale keeps the mean near 0."""
-    count = len(blocks)
+def _q5_1_scale(rng, blocks, std):
+    """x = d * q + m, with m of the other sign than d so that the mean is near 0."""
+    d = _around(rng, len(blocks), std / _uniform_std(32))
+    _put(blocks, 0, d)
+    _put(blocks, 2, -15.5 * d)
+
+
+def _k_scales(levels):
+    """x = d * scale * q - dmin * min: a min near the scale keeps the mean near 0."""
+
+    def put(rng, blocks, std):
+        count = len(blocks)
+        blocks[:, 4:16] = _six_bit_scales(rng, count)
+        d = std / (_uniform_std(levels) * np.sqrt((np.arange(64) ** 2).mean()))
+        d = d * rng.uniform(0.75, 1.25, count)
+        _put(blocks, 0, d)
+        _put(blocks, 2, (levels - 1) / 2 * d)
+
+    return put
+
+
+def _six_bit_scales(rng, count):
+    """8 scales and 8 mins near them in the 12 bytes (count, 12) of Q4_K and Q5_K."""
     scale = rng.integers(0, 64, (count, 8), np.uint8)
     least = np.clip(scale.astype(np.int8) + rng.integers(-3, 4, (count, 8), np.int8), 0, 63)
     least = least.astype(np.uint8)
     low = scale[:, 4:] & 15 | (least[:, 4:] & 15) << 4
     first = scale[:, :4] | scale[:, 4:] >> 4 << 6
     second = least[:, :4] | least[:, 4:] >> 4 << 6
-    blocks[:, 4:16] = np.concatenate([first, second, low], axis=1)
-    d = std / (_uniform_std(16) * np.sqrt((np.arange(64) ** 2).mean()))
-    d = d * rng.uniform(0.75, 1.25, count)
-    _put(blocks, 0, d)
-    _put(blocks, 2, 7.5 * d)
+    return np.concatenate([first, second, low], axis=1)
 
 
 def _q6_k_scales(rng, blocks, std):
@@ -127,7 +147,9 @@ def _q6_k_scales(rng, blocks, std):
 _SCALES = {
     "Q4_0": _simple_scale(16),
     "Q5_0": _simple_scale(32),
+    "Q5_1": _q5_1_scale,
     "Q8_0": _simple_scale(256),
-    "Q4_K": _q4_k_scales,
+    "Q4_K": _k_scales(16),
+    "Q5_K": _k_scales(32),
     "Q6_K": _q6_k_scales,
 }

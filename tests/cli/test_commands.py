@@ -221,6 +221,25 @@ def test_synth(tmp_path, tiny, capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_synth_takes_a_quantisation(tmp_path, capsys):
+    path = tmp_path / "out.gguf"
+    assert main(["synth", "llama-3.2-tiny", str(path), "--quantization", "Q8_0"]) == 0
+    kinds = {tensor.type for tensor in zerfoo_numba.open_gguf(path).tensors.values()}
+    assert kinds == {"F32", "Q8_0"}
+    assert main(["synth", "llama-3.2-tiny", str(path), "--quantization", "Q9_9"]) == 2
+    assert "Q4_K_M" in capsys.readouterr().err
+
+
+def test_synth_lists_the_models_it_knows(capsys):
+    assert main(["synth"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert {"gemma3-1b", "deepseek-r1-1.5b", "llama-3.2-1b", "llama-3.2-3b", "mistral-7b"} <= {
+        line.split()[0] for line in lines
+    }
+    assert main(["synth", "mistral-7b"]) == 2
+    assert "mistral-7b needs" in capsys.readouterr().err
+
+
 def test_help_shows_examples(capsys):
     for arguments, example in ((["-h"], "synth gemma3-tiny"), (["chat", "-h"], "chat -m")):
         with pytest.raises(SystemExit) as caught:
