@@ -83,3 +83,6 @@ MODEL["int8"] = Tolerance(
 MODEL["gemma3-1b"] = Tolerance(
     None, 5e-4, "26 layers of 1152 with logits of deviation 2: float32 sums of up to 6912 products"
 )
+MODEL["full"] = Tolerance(
+    1e-8, None, "a ten-thousandth of the logits: float32 through dozens of layers, far from int8"
+)
