@@ -9,7 +9,15 @@ import pytest
 
 import reference
 import reference.__main__ as command
-from reference.diff import compare_logits, compare_models, compare_tap, cosine, nmse, table
+from reference.diff import (
+    compare_logits,
+    compare_models,
+    compare_tap,
+    cosine,
+    heat_map,
+    nmse,
+    table,
+)
 from tests.parity.compare import assert_close
 from tests.parity.tolerances import Tolerance
 
@@ -122,6 +130,48 @@ def test_the_command_exits_0_when_both_agree_and_draws_a_heat_map(monkeypatch, c
     assert status == 0
     assert "blk.5" in out
     assert png.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_the_table_says_what_ran_and_marks_the_lines_that_depart(truth):
+    lines = table(report_on("blk.2.attn_out", 2.0, truth)).splitlines()
+    assert (
+        lines[0] == "model.gguf: gemma3, 6 layers, 5 tokens; test against the reference, free run"
+    )
+    marks = {line.split()[0]: line.split()[-1] for line in lines if line.endswith("<")}
+    assert marks["blk.2"] == "<<"
+    assert marks == {f"blk.{i}": "<" if i > 2 else "<<" for i in range(2, 6)} | {
+        "result_norm": "<",
+        "result_output": "<",
+    }
+    assert any("--fed" in line for line in lines)
+    fed = table(report_on("blk.2.attn_out", 2.0, truth, fed=True))
+    assert "each layer fed by the reference" in fed
+    assert "--fed" not in fed
+
+
+def test_heat_maps_of_exact_broken_and_infinite_taps_differ(truth, tmp_path):
+    pictures = set()
+    for tap, scale in (("embed", 1.0), ("blk.2.k", 1.3), ("blk.4.k", 1.3), ("blk.2.k", math.inf)):
+        path = tmp_path / "map.png"
+        heat_map(report_on(tap, scale, truth), path)
+        pictures.add(path.read_bytes())
+    assert len(pictures) == 4
+
+
+@pytest.mark.parametrize(
+    ("activation", "least", "most"), [("float", 0, 1e-11), ("int8", 1e-6, 1e-2)]
+)
+def test_the_runtime_agrees_within_the_default_threshold(
+    activation, least, most, device_name, capsys
+):
+    path = PATH.parent.parent / "gemma3_Q4_K_M" / "model.gguf"
+    arguments = ["diff", "-m", str(path), "--against", device_name, "--activation", activation]
+    assert command.main([*arguments, "--json"]) == 0
+    fields = json.loads(capsys.readouterr().out)
+    assert least < max(tap["nmse"] for tap in fields["taps"]) < most
+    assert fields["missing"] == []
+    assert command.main([*arguments, "--threshold", "1e-16"]) == 1
+    assert "departs first at blk.0." in capsys.readouterr().out
 
 
 def test_top_logits_are_printed(truth, capsys):
