@@ -34,8 +34,8 @@ PARTS = {
         {"model", "mixers", "vision", "cache", "weights"},
         {*FILE, "ptx", "devices", "quant", "kernels", "ops"},
     ),
-    "generate": ({"generate"}, {*FILE, "text", "devices", "kernels", "ops", "walk"}),
-    "synth": ({"synth", "synth_blocks"}, {*FILE, "quant"}),
+    "generate": ({"generate", "stats"}, {*FILE, "text", "devices", "kernels", "ops", "walk"}),
+    "synth": ({"synth", "synth_blocks", "synth_vocabulary"}, {*FILE, "text", "quant"}),
     "cli": (
         {"cli", "commands", "info", "__main__"},
         {*FILE, "text", "devices", "generate", "synth", "walk"},

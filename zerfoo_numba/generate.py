@@ -2,7 +2,6 @@
 
 import time
 import warnings
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,27 +14,11 @@ from zerfoo_numba.gguf_file import open_gguf
 from zerfoo_numba.model import Walk
 from zerfoo_numba.ops import Ops
 from zerfoo_numba.sampling import Sampler
+from zerfoo_numba.stats import Stats
 
 DEFAULT_CONTEXT = 4096
 ACTIVATIONS = ("float", "int8")
 REQUANTIZED = ("Q4_0",)
-
-
-@dataclass
-class Stats:
-    """What one generation took; `graph_share` is the part of decode launches made by replay."""
-
-    prompt_tokens: int = 0
-    prompt_seconds: float = 0.0
-    generated_tokens: int = 0
-    decode_steps: int = 0  # the first token comes from the prefill
-    generated_seconds: float = 0.0
-    launches: int = 0
-    graph_launches: int = 0
-
-    @property
-    def graph_share(self):
-        return self.graph_launches / self.launches if self.launches else 0.0
 
 
 class Model:

@@ -1,0 +1,20 @@
+"""What a generation took."""
+
+from dataclasses import dataclass
+
+
+@dataclass
+class Stats:
+    """What one generation took; `graph_share` is the part of decode launches made by replay."""
+
+    prompt_tokens: int = 0
+    prompt_seconds: float = 0.0
+    generated_tokens: int = 0
+    decode_steps: int = 0  # the first token comes from the prefill
+    generated_seconds: float = 0.0
+    launches: int = 0
+    graph_launches: int = 0
+
+    @property
+    def graph_share(self):
+        return self.graph_launches / self.launches if self.launches else 0.0
