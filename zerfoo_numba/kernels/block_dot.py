@@ -1,12 +1,14 @@
-"""One block of 32 weights of a packed layout against 32 8-bit activations, per block format.
+"""The blocks of 32 weights that a lane takes of a chunk, against 8-bit activations, per format.
 
-With u the weight's bytes, a and b its factors, q and d the activations and their scale, a block is
-one of three kinds, each a pair of device functions:
-  zero   a (u - zero)                                  Q8_0 Q4_0 Q5_0 IQ4_NL IQ4_XS MXFP4
-  least  a u - b                                       Q4_K Q5_K
-  halves a (u - zero) for 16 elements, b for the rest  Q6_K
-`combine(total, words, a, b, x, x_scales, at)` adds to `total` what block `at` of the activations
-makes of it; `value(u, a, b, i)` is element i alone, bit for bit as the format defines it.
+With u a weight's bits, f the factors of a record (`block_read`) and q, d the activations and their
+scale, the element is
+  zero     f[0] (u - zero)                              Q8_0 Q4_0 Q5_0
+  signed   f[0] u, or f[0] f[1 + unit] u                IQ4_NL MXFP4, or IQ4_XS
+  least    f[0] f[2 + 2 unit] u - f[1] f[3 + 2 unit]    Q4_K Q5_K
+  halves   f[0] f[1 + 2 unit] (u - zero), with f[2 + 2 unit] for the last 16 elements    Q6_K
+`combine(total, words, f, x, x_scales, at)` adds to `total` what the activations from block `at` on
+make of it; `value(u, f, unit, right)` is an element alone, bit for bit as the format defines it
+(`right`: of the last 16), and `level(words, unit, i)` its u.
 """
 
 from typing import NamedTuple
@@ -19,112 +21,217 @@ from zerfoo_numba.kernels import block_read as read
 from zerfoo_numba.ptx.instructions import (
     dp4a_u8,
     dp4a_u8_from_zero,
+    load_f32x2,
     load_f32x4,
     load_u32x4,
+    shift_right,
 )
 from zerfoo_numba.quant.fp4 import E2M1_LEVELS
 from zerfoo_numba.quant.iquants import IQ4_LEVELS
-from zerfoo_numba.quant.packed import LAYOUTS
+from zerfoo_numba.quant.packed import LANES_PER_ROW, LAYOUTS
 
 device = cuda.jit(device=True, forceinline=True)
 
 
 class Family(NamedTuple):
-    """How a packed format is read (`block_read`) and what it means."""
+    """How a packed format is read and what it means."""
 
-    unpack: CUDADispatcher
-    scales: CUDADispatcher
+    load: CUDADispatcher
+    words: CUDADispatcher
+    factors: CUDADispatcher
     combine: CUDADispatcher
+    level: CUDADispatcher
     value: CUDADispatcher
 
 
+# Dots: d0 sum(u q), d1 sum(u q) of the two blocks of 16 of block `at` -----------------------------
+
+
 @device
-def dot16(a, b, c, d, x, at):
-    """The sum of 16 products, with the 16 bytes at byte `at` of x."""
-    p, q, r, s = load_u32x4(x, at)
+def dot16(a, b, c, d, p, q, r, s):
+    """The sum of 16 products of unsigned with signed bytes."""
     total = dp4a_u8(b, int32(q), dp4a_u8_from_zero(a, int32(p)))
     total = dp4a_u8(c, int32(r), total)
     return dp4a_u8(d, int32(s), total)
 
 
+def make_bits(bits):
+    """Words that `block_read` makes of values of so many bits."""
+    shift = 8 - bits
+
+    @device
+    def dots(w, x, at):
+        byte = uint64(uint64(at) << uint64(5))
+        p, q, r, s = load_u32x4(x, byte)
+        left = dot16(w[0], w[1], w[2], w[3], p, q, r, s)
+        p, q, r, s = load_u32x4(x, uint64(byte + uint64(16)))
+        right = float32(dot16(w[4], w[5], w[6], w[7], p, q, r, s))
+        return float32(left), float32(right * float32(1.0 / 2.0**shift)) if shift else right
+
+    @device
+    def level(words, unit, i):
+        byte = byte_of(words, uint32(unit << uint32(3)), i)
+        return int32(shift_right(byte, uint32(shift)) if i >= uint32(16) else byte)
+
+    return dots, level
+
+
 @device
-def two_dots(words, x, at):
-    """d0 sum(u q), d1 sum(u q) of the two blocks of 16 that make up block `at` of 32."""
+def signed_dots(w, x, at):
+    """Words of a codebook."""
     byte = uint64(uint64(at) << uint64(5))
-    left = dot16(words[0], words[1], words[2], words[3], x, byte)
-    byte = uint64(byte + uint64(16))
-    return float32(left), float32(dot16(words[4], words[5], words[6], words[7], x, byte))
+    p, q, r, s = load_u32x4(x, byte)
+    left = dot16(w[0], w[1], w[2], w[3], p, q, r, s)
+    left = int32(left - dot16(w[8], w[9], w[10], w[11], p, q, r, s))
+    p, q, r, s = load_u32x4(x, uint64(byte + uint64(16)))
+    right = dot16(w[4], w[5], w[6], w[7], p, q, r, s)
+    right = int32(right - dot16(w[12], w[13], w[14], w[15], p, q, r, s))
+    return float32(left), float32(right)
 
 
 @device
-def factors(x_scales, at):
+def signed_level(words, unit, i):
+    first = uint32(unit << uint32(4))
+    plus, minus = byte_of(words, first, i), byte_of(words, uint32(first + uint32(8)), i)
+    return int32(int32(plus) - int32(minus))
+
+
+@device
+def byte_of(words, first, i):
+    word = words[uint32(first + uint32(i >> uint32(2)))]
+    return uint32(shift_right(word, uint32(uint32(i & uint32(3)) << uint32(3))) & uint32(255))
+
+
+@device
+def scales4(x_scales, at):
     """d0, d1, d0 sum(q0), d1 sum(q1) of block `at` of 32."""
     return load_f32x4(x_scales, uint64(uint64(at) << uint64(4)))
 
 
-def make_zero(zero):
+@device
+def scales2(x_scales, at):
+    """d0, d1 of block `at` of 32."""
+    return load_f32x2(x_scales, uint64(uint64(at) << uint64(4)))
+
+
+# Kinds ----------------------------------------------------------------------------------------
+
+
+def make_zero(dots, zero):
     @device
-    def combine_zero(total, words, a, b, x, x_scales, at):
-        left, right = two_dots(words, x, at)
-        d0, d1, s0, s1 = factors(x_scales, at)
-        return total + a * (d0 * left + d1 * right - float32(zero) * (s0 + s1))
+    def combine_zero(total, words, f, x, x_scales, at):
+        left, right = dots(words, x, at)
+        d0, d1, s0, s1 = scales4(x_scales, at)
+        return total + f[0] * (d0 * left + cuda.fma(float32(-zero), s0 + s1, d1 * right))
 
     @device
-    def value_zero(u, a, b, i):
-        return a * float32(int32(u) - int32(zero))
+    def value_zero(u, f, unit, right):
+        return f[0] * float32(int32(u - int32(zero)))
 
     return combine_zero, value_zero
 
 
 @device
-def combine_least(total, words, a, b, x, x_scales, at):
-    left, right = two_dots(words, x, at)
-    d0, d1, s0, s1 = factors(x_scales, at)
-    total += a * (d0 * left + d1 * right)
-    return total - b * (s0 + s1)
+def combine_signed(total, words, f, x, x_scales, at):
+    left, right = signed_dots(words, x, at)
+    d0, d1 = scales2(x_scales, at)
+    return total + f[0] * (d0 * left + d1 * right)
 
 
 @device
-def value_least(u, a, b, i):
-    return a * float32(u) - b
+def value_signed(u, f, unit, right):
+    return f[0] * float32(u)
 
 
-def make_halves(zero):
+@device
+def combine_two_signed(total, words, f, x, x_scales, at):
+    left, right = signed_dots(words[0:16], x, at)
+    d0, d1 = scales2(x_scales, at)
+    inner = f[1] * (d0 * left + d1 * right)
+    at = uint64(at + uint64(LANES_PER_ROW))
+    left, right = signed_dots(words[16:32], x, at)
+    d0, d1 = scales2(x_scales, at)
+    return total + f[0] * (inner + f[2] * (d0 * left + d1 * right))
+
+
+@device
+def value_two_signed(u, f, unit, right):
+    scale = f[2] if unit else f[1]
+    return f[0] * scale * float32(u)
+
+
+def make_least(dots, _):
     @device
-    def combine_halves(total, words, a, b, x, x_scales, at):
-        left, right = two_dots(words, x, at)
-        d0, d1, s0, s1 = factors(x_scales, at)
-        total += a * (d0 * left - float32(zero) * s0)
-        return total + b * (d1 * right - float32(zero) * s1)
+    def combine_least(total, words, f, x, x_scales, at):
+        left, right = dots(words[0:8], x, at)
+        d0, d1, s0, s1 = scales4(x_scales, at)
+        inner = f[2] * (d0 * left + d1 * right)
+        least = f[3] * (s0 + s1)
+        at = uint64(at + uint64(LANES_PER_ROW))
+        left, right = dots(words[8:16], x, at)
+        d0, d1, s0, s1 = scales4(x_scales, at)
+        inner += f[4] * (d0 * left + d1 * right)
+        least += f[5] * (s0 + s1)
+        return total + f[0] * inner - f[1] * least
 
     @device
-    def value_halves(u, a, b, i):
-        scale = a if i < uint32(16) else b
-        return scale * float32(int32(u) - int32(zero))
+    def value_least(u, f, unit, right):
+        scale, least = (f[4], f[5]) if unit else (f[2], f[3])
+        return f[0] * scale * float32(u) - f[1] * least
+
+    return combine_least, value_least
+
+
+def make_halves(dots, zero):
+    @device
+    def one(words, a, b, x, x_scales, at):
+        left, right = dots(words, x, at)
+        d0, d1, s0, s1 = scales4(x_scales, at)
+        first = a * cuda.fma(float32(-zero), s0, d0 * left)
+        return first + b * cuda.fma(float32(-zero), s1, d1 * right)
+
+    @device
+    def combine_halves(total, words, f, x, x_scales, at):
+        inner = one(words[0:8], f[1], f[2], x, x_scales, at)
+        at = uint64(at + uint64(LANES_PER_ROW))
+        return total + f[0] * (inner + one(words[8:16], f[3], f[4], x, x_scales, at))
+
+    @device
+    def value_halves(u, f, unit, right):
+        first, last = (f[3], f[4]) if unit else (f[1], f[2])
+        scale = last if right else first
+        return f[0] * scale * float32(int32(u - int32(zero)))
 
     return combine_halves, value_halves
 
 
-def _family(name, unpack, scales, meaning):
-    """`unpack` and `scales` are device functions, or make one for the layout of `name`."""
-    made = [f if isinstance(f, CUDADispatcher) else f(LAYOUTS[name]) for f in (unpack, scales)]
-    return name, Family(*made, *meaning)
+def _family(name, decode, factors, kind, level):
+    layout, (combine, value) = LAYOUTS[name], kind
+    load, words = read.make_load(layout), read.make_words(layout, decode)
+    return name, Family(load, words, factors, combine, level, value)
 
 
-_nibbles, _five_bits = read.nibbles, read.make_fifth_bit
-_f16, _least = read.make_f16_scale, (combine_least, value_least)
-_iq4 = read.make_codebook(IQ4_LEVELS)
+def _bits(name, bits, decode, factors, make_kind):
+    dots, level = make_bits(bits)
+    return _family(name, decode, factors, make_kind(dots, 1 << bits - 1), level)
+
+
+def _codebook(name, values, factors, kind):
+    return _family(name, read.make_codebook(values), factors, kind, signed_level)
+
+
+_one_signed, _two_signed = (combine_signed, value_signed), (combine_two_signed, value_two_signed)
 
 FAMILIES = dict(
     (
-        _family("Q8_0", read.make_bytes, _f16, make_zero(128)),
-        _family("Q4_0", _nibbles, _f16, make_zero(8)),
-        _family("Q5_0", _five_bits, _f16, make_zero(16)),
-        _family("Q4_K", _nibbles, read.make_scale_and_min, _least),
-        _family("Q5_K", _five_bits, read.make_scale_and_min, _least),
-        _family("Q6_K", read.make_two_more_bits, read.make_two_scales, make_halves(32)),
-        _family("IQ4_NL", _iq4, _f16, make_zero(128)),
-        _family("IQ4_XS", _iq4, read.make_signed_scale, make_zero(128)),
-        _family("MXFP4", read.make_codebook(E2M1_LEVELS), read.make_e8m0_scale, make_zero(128)),
+        _bits("Q8_0", 8, read.whole_bytes, read.f16_scale, make_zero),
+        _bits("Q4_0", 4, read.four_bits, read.f16_scale, make_zero),
+        _bits("Q5_0", 5, read.five_bits, read.f16_scale, make_zero),
+        _bits("Q4_K", 4, read.four_bits, read.scales_and_mins, make_least),
+        _bits("Q5_K", 5, read.five_bits, read.scales_and_mins, make_least),
+        _bits("Q6_K", 6, read.six_bits, read.scales_of_halves, make_halves),
+        _codebook("IQ4_NL", IQ4_LEVELS, read.f16_scale, _one_signed),
+        _codebook("IQ4_XS", IQ4_LEVELS, read.signed_scales, _two_signed),
+        _codebook("MXFP4", E2M1_LEVELS, read.e8m0_scale, _one_signed),
     )
 )

@@ -1,213 +1,231 @@
-"""Reading one block of 32 weights of a packed layout: eight words of bytes, and two factors.
+"""Reading a packed layout: what one lane takes of a chunk, as bytes to multiply and as factors.
 
-`unpack(w, chunk, unit, lane)`: eight uint32 words of four unsigned bytes u each, in element order.
-`scales(w, chunk, unit, lane)`: two float32 factors a and b; `block_dot` says what they mean.
-`chunk` is the byte offset of a warp's chunk, in uint64 so that loads take their constants as
-immediates. Layouts: `quant.packed`.
+`make_load(layout)` fetches a record, a tuple of uint32 words, field after field of the layout, so
+that several records can be under way before the first is looked at. Of a record
+  words     gives eight words of four unsigned bytes for each block of 32, in element order; where
+            the quants have fewer than 8 bits the last four are 2^(8 - bits) times theirs
+            (`quant.packed.stacked`); of a codebook format sixteen (`make_codebook`)
+  factors   gives float32 numbers; `block_dot` says what they mean
 """
 
 from numba import cuda
-from numba.cuda.types import float32, int8, uint32, uint64
+from numba.cuda.types import float32, int8, uint8, uint16, uint32, uint64
 
 from zerfoo_numba.ptx.compile import ptx_op
 from zerfoo_numba.ptx.instructions import (
     and_or,
+    byte_load,
     f32_from_bits,
     f32_from_f16,
-    load_u16,
-    load_u32,
-    load_u32x2,
-    load_u32x4,
-    prmt,
     shift_right,
 )
+from zerfoo_numba.quant.packed import WIDE
 
 device = cuda.jit(device=True, forceinline=True)
-LOW = 0x0F0F0F0F
+
+two_halves = ptx_op((uint16, uint16), (uint32,), "mov.b32 {$0, $1}, $2;")
+
+# Loads ----------------------------------------------------------------------------------------
 
 
 @device
-def plane(chunk, start, unit, lane, width):
-    """Byte offset of a lane's field: planes hold the units one after another, 32 lanes each."""
-    first = uint32(uint32(start) + uint32(uint32(32 * width) * uint32(unit)))
-    return uint64(chunk + uint64(uint32(lane * uint32(width))) + uint64(first))
+def one(word):
+    return (uint32(word),)
 
 
-# For each of four nibbles its place j, or 4 + j where the bit 3, moved down to 2, is set.
-choose_half = ptx_op((uint32,), (uint32,), "lop3.b32 $0, $1, 0x44444444, 0x32103210, 0xEA;")
+@device
+def many(words):
+    return words
+
+
+def make_field(width, start, per_row):
+    """`field(w, chunk, lane)`: the `width` bytes of a lane, or of its row, as uint32 words.
+
+    `chunk` is a byte offset in uint64, so that the load takes `start` as an immediate.
+    """
+    load = byte_load({1: uint8, 2: uint16}.get(width, uint32), max(1, width // 4))
+    words = many if width > 4 else one
+    lanes = 2 if per_row else 0  # log2
+
+    @device
+    def field(w, chunk, lane):
+        place = uint32(uint32(lane >> uint32(lanes)) * uint32(width))
+        return words(load(w, uint64(chunk + uint64(place) + uint64(start))))
+
+    return field
+
+
+def make_both(first, second):
+    @device
+    def both(w, chunk, lane):
+        return first(w, chunk, lane) + second(w, chunk, lane)
+
+    return both
+
+
+def make_load(layout):
+    """`load(w, chunk, lane)`: the record of a lane."""
+    fields = [make_field(*field) for field in layout.lane_fields]
+    load = fields[0]
+    for field in fields[1:]:
+        load = make_both(load, field)
+    return load
+
 
 # Quants ---------------------------------------------------------------------------------------
 
 
-def make_bytes(layout):
-    """Whole bytes, in two planes of 16."""
-    second = layout.offsets[1]
-
-    @device
-    def unpack(w, chunk, unit, lane):
-        a, b, c, d = load_u32x4(w, plane(chunk, 0, unit, lane, 16))
-        e, f, g, h = load_u32x4(w, plane(chunk, second, unit, lane, 16))
-        return a, b, c, d, e, f, g, h
-
-    return unpack
+@device
+def whole_bytes(words):
+    return words
 
 
 @device
-def nibbles(w, chunk, unit, lane):
-    a, b, c, d = load_u32x4(w, plane(chunk, 0, unit, lane, 16))
-    low = uint32(LOW)
-    e, f = uint32(shift_right(a, uint32(4)) & low), uint32(shift_right(b, uint32(4)) & low)
-    g, h = uint32(shift_right(c, uint32(4)) & low), uint32(shift_right(d, uint32(4)) & low)
-    return uint32(a & low), uint32(b & low), uint32(c & low), uint32(d & low), e, f, g, h
+def four_bits(words):
+    a, b, c, d = words
+    low, high = uint32(0x0F0F0F0F), uint32(0xF0F0F0F0)
+    return (
+        uint32(a & low), uint32(b & low), uint32(c & low), uint32(d & low),
+        uint32(a & high), uint32(b & high), uint32(c & high), uint32(d & high),
+    )  # fmt: skip
 
 
 @device
-def above(word, high, left, right, mask):
-    """`word` with the masked bits of `high`, moved left or right to where they belong."""
-    moved = uint32(high << uint32(left)) if left else shift_right(high, uint32(right))
-    return and_or(moved, uint32(mask), word)
+def five_bits(words):
+    a, b, c, d, e = words
+    low, high = uint32(0x1F1F1F1F), uint32(0xE0E0E0E0)
+    p = uint32(uint32(e << uint32(3)) & uint32(0xF8F8F8F8))
+    q = and_or(shift_right(b, uint32(3)), uint32(0x18181818), uint32(a & high))
+    r = and_or(shift_right(d, uint32(3)), uint32(0x18181818), uint32(c & high))
+    s = and_or(shift_right(b, uint32(2)), uint32(0x08080808), uint32(e & high))
+    s = and_or(shift_right(d, uint32(1)), uint32(0x10101010), s)
+    return uint32(a & low), uint32(b & low), uint32(c & low), uint32(d & low), p, q, r, s
 
 
-def make_fifth_bit(layout):
-    """Nibbles, and bit m of every byte of one more word as the fifth bit of word m."""
-    start = layout.offsets[1]
+@device
+def six_bits(words):
+    a, b, c, d, e, f = words
+    low, high, six = uint32(0x3F3F3F3F), uint32(0xC0C0C0C0), uint32(0xFCFCFCFC)
+    r = and_or(shift_right(b, uint32(2)), uint32(0x30303030), uint32(a & high))
+    r = and_or(shift_right(c, uint32(4)), uint32(0x0C0C0C0C), r)
+    s = and_or(uint32(e << uint32(4)), uint32(0x30303030), uint32(d & high))
+    s = and_or(uint32(f << uint32(2)), uint32(0x0C0C0C0C), s)
+    return (
+        uint32(a & low), uint32(b & low), uint32(c & low), uint32(d & low),
+        uint32(e & six), uint32(f & six), r, s,
+    )  # fmt: skip
+
+
+def make_lookup(values, wanted):
+    """Four words of eight nibbles to the magnitudes of those whose bit 3 is `wanted`, else zero.
+
+    A byte permutation whose selector has bit 3 set copies the top bit of a byte, here zero, in
+    place of the byte.
+    """
+    table = bytes(abs(v) for v in values)
+    t0, t1 = (int.from_bytes(table[i : i + 4], "little") for i in (0, 4))
+    choose = ptx_op((uint32,), (uint32,), f"prmt.b32 $0, {t0}, {t1}, $1;")
+    flip = 0x88888888 if wanted else 0
 
     @device
-    def unpack(w, chunk, unit, lane):
-        a, b, c, d, e, f, g, h = nibbles(w, chunk, unit, lane)
-        high = load_u32(w, plane(chunk, start, unit, lane, 4))
-        mask = 0x10101010
-        a, b = above(a, high, 4, 0, mask), above(b, high, 3, 0, mask)
-        c, d = above(c, high, 2, 0, mask), above(d, high, 1, 0, mask)
-        e, f = above(e, high, 0, 0, mask), above(f, high, 0, 1, mask)
-        return a, b, c, d, e, f, above(g, high, 0, 2, mask), above(h, high, 0, 3, mask)
+    def look_up(words):
+        p, q, r, s = words
+        p, q = uint32(p ^ uint32(flip)), uint32(q ^ uint32(flip))
+        r, s = uint32(r ^ uint32(flip)), uint32(s ^ uint32(flip))
+        first = choose(p), choose(shift_right(p, uint32(16)))
+        second = choose(q), choose(shift_right(q, uint32(16)))
+        third = choose(r), choose(shift_right(r, uint32(16)))
+        return first + second + third + (choose(s), choose(shift_right(s, uint32(16))))
 
-    return unpack
-
-
-def make_two_more_bits(layout):
-    """Nibbles, and two more bits of each element from two more words."""
-    start = layout.offsets[1]
-
-    @device
-    def unpack(w, chunk, unit, lane):
-        a, b, c, d, e, f, g, h = nibbles(w, chunk, unit, lane)
-        first, second = load_u32x2(w, plane(chunk, start, unit, lane, 8))
-        mask = 0x30303030
-        a, b = above(a, first, 4, 0, mask), above(b, first, 2, 0, mask)
-        c, d = above(c, first, 0, 0, mask), above(d, first, 0, 2, mask)
-        e, f = above(e, second, 4, 0, mask), above(f, second, 2, 0, mask)
-        return a, b, c, d, e, f, above(g, second, 0, 0, mask), above(h, second, 0, 2, mask)
-
-    return unpack
+    return look_up
 
 
 def make_codebook(values):
-    """Nibbles in element order, each the index of one of 16 signed values; u is the value + 128."""
-    table = bytes(v + 128 for v in values)
-    t0, t1, t2, t3 = (int.from_bytes(table[i : i + 4], "little") for i in (0, 4, 8, 12))
-    lower = ptx_op((uint32,), (uint32,), f"prmt.b32 $0, {t0}, {t1}, $1;")
-    upper = ptx_op((uint32,), (uint32,), f"prmt.b32 $0, {t2}, {t3}, $1;")
+    """Nibbles in element order, indices of 16 values; the first eight have one sign, the rest the
+    other. Eight words of the positive values' magnitudes, then eight of the negative ones'."""
+    plus, minus = make_lookup(values[:8], 0), make_lookup(values[8:], 1)
+    if min(values) in values[:8]:
+        plus, minus = minus, plus
 
     @device
-    def look_up(selector, half):
-        """Four values: `half` has, for each, 0 or 4 + the byte number: the lower or upper eight."""
-        return prmt(lower(selector), upper(selector), half)
+    def codebook(words):
+        return plus(words) + minus(words)
+
+    return codebook
+
+
+def make_words(layout, decode):
+    """`words(record)` of all blocks of a lane, one block after another."""
+    wide = sum(width // 4 for width in layout.planes if width == WIDE)
+    more = sum(width // 4 for width in layout.planes if 4 <= width < WIDE)
+    if layout.units == 1:
+        every = slice(0, wide + more)
+
+        @device
+        def words(record):
+            return decode(record[every])
+
+        return words
+    one, other = slice(0, wide), slice(wide, 2 * wide)
+    more_of_one = slice(2 * wide, 2 * wide + more)
+    more_of_other = slice(2 * wide + more, 2 * wide + 2 * more)
 
     @device
-    def eight(q):
-        selector = uint32(q & uint32(0x77777777))
-        half = choose_half(shift_right(q, uint32(1)))
-        first = look_up(selector, half)
-        return first, look_up(shift_right(selector, uint32(16)), shift_right(half, uint32(16)))
+    def words_of_two(record):
+        first = decode(record[one] + record[more_of_one])
+        return first + decode(record[other] + record[more_of_other])
 
-    @device
-    def unpack(w, chunk, unit, lane):
-        p, q, r, s = load_u32x4(w, plane(chunk, 0, unit, lane, 16))
-        a, b = eight(p)
-        c, d = eight(q)
-        e, f = eight(r)
-        g, h = eight(s)
-        return a, b, c, d, e, f, g, h
-
-    return unpack
+    return words_of_two
 
 
-# Scales ---------------------------------------------------------------------------------------
-
-
-def make_f16_scale(layout):
-    """One float16 per block."""
-    start = layout.offsets[len(layout.planes) - 1]
-
-    @device
-    def scales(w, chunk, unit, lane):
-        d = f32_from_f16(load_u16(w, plane(chunk, start, unit, lane, 2)))
-        return d, float32(0.0)
-
-    return scales
-
-
-def make_e8m0_scale(layout):
-    """One exponent e per block: 2^(e - 128); the codebook holds twice the value."""
-    start = layout.offsets[1]
-
-    @device
-    def scales(w, chunk, unit, lane):
-        e = uint32(w[plane(chunk, start, unit, lane, 1)])
-        # 2^(e - 127), then half of it; e = 0 is a subnormal, whose bits no shift gives.
-        twice = max(uint32(e << uint32(23)), uint32(0x00400000))
-        d = f32_from_bits(twice) * float32(0.5)
-        return d, float32(0.0)
-
-    return scales
+# Factors --------------------------------------------------------------------------------------
 
 
 @device
-def shared_at(chunk, start, lane, width):
-    """Byte offset of the shared field of a lane's row."""
-    row = uint32(lane >> uint32(2))
-    return uint64(chunk + uint64(uint32(row * uint32(width))) + uint64(start))
+def f16_scale(record):
+    """One float16 per block: its scale."""
+    return (f32_from_f16(uint16(record[-1])),)
 
 
-def make_scale_and_min(layout):
-    """d, dmin of a super-block, a byte each of scale and min: d scale u - dmin min."""
-    start, shared = layout.offsets[-2], layout.offsets[-1]
-
-    @device
-    def scales(w, chunk, unit, lane):
-        both = load_u32(w, shared_at(chunk, shared, lane, 4))
-        pair = uint32(load_u16(w, plane(chunk, start, unit, lane, 2)))
-        d = f32_from_f16(both & uint32(0xFFFF))
-        least = f32_from_f16(shift_right(both, uint32(16)))
-        scale = float32(uint32(pair & uint32(0xFF)))
-        return d * scale, least * float32(shift_right(pair, uint32(8)))
-
-    return scales
+@device
+def e8m0_scale(record):
+    """One exponent e per block: 2^(e - 128); the codebook holds twice the value."""
+    # 2^(e - 127), then half of it; e = 0 is a subnormal, whose bits no shift gives.
+    twice = max(uint32(record[-1] << uint32(23)), uint32(0x00400000))
+    return (f32_from_bits(twice) * float32(0.5),)
 
 
-def make_signed_scale(layout):
-    """d of a super-block times one signed byte per block."""
-    start, shared = layout.offsets[-2], layout.offsets[-1]
+@device
+def scales_and_mins(record):
+    """d, dmin of a super-block; then scale and min of each of two blocks."""
+    d, least = two_halves(record[-1])
+    pairs = record[-2]
+    return (
+        f32_from_f16(d),
+        f32_from_f16(least),
+        float32(uint32(pairs & uint32(0xFF))),
+        float32(uint32(shift_right(pairs, uint32(8)) & uint32(0xFF))),
+        float32(uint32(shift_right(pairs, uint32(16)) & uint32(0xFF))),
+        float32(shift_right(pairs, uint32(24))),
+    )
 
-    @device
-    def scales(w, chunk, unit, lane):
-        d = f32_from_f16(load_u16(w, shared_at(chunk, shared, lane, 2)))
-        d *= float32(int8(w[plane(chunk, start, unit, lane, 1)]))
-        return d, float32(0.0)
 
-    return scales
+@device
+def signed_scales(record):
+    """d of a super-block; then the scale of each of two blocks."""
+    pair = record[-2]
+    d = f32_from_f16(uint16(record[-1]))
+    return d, float32(int8(pair)), float32(int8(shift_right(pair, uint32(8))))
 
 
-def make_two_scales(layout):
-    """d of a super-block times a signed byte for each half of the block."""
-    start, shared = layout.offsets[-2], layout.offsets[-1]
-
-    @device
-    def scales(w, chunk, unit, lane):
-        d = f32_from_f16(load_u16(w, shared_at(chunk, shared, lane, 2)))
-        pair = uint32(load_u16(w, plane(chunk, start, unit, lane, 2)))
-        second = float32(int8(shift_right(pair, uint32(8))))
-        return d * float32(int8(pair)), d * second
-
-    return scales
+@device
+def scales_of_halves(record):
+    """d of a super-block; then the scales of the halves of each of two blocks."""
+    four = record[-2]
+    return (
+        f32_from_f16(uint16(record[-1])),
+        float32(int8(four)),
+        float32(int8(shift_right(four, uint32(8)))),
+        float32(int8(shift_right(four, uint32(16)))),
+        float32(int8(shift_right(four, uint32(24)))),
+    )

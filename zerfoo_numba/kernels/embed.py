@@ -4,7 +4,8 @@ tokens (T,) uint32, table (V, D) in any block format, out (T, D) float32.
 
 Reference: reference.ops.embed.
 version 1: one thread per element of a table as it lies in the file.
-packed version 1: one thread per block of 32 of a table in a packed layout.
+packed version 1: one thread per block or two of 32 that a lane takes of a chunk, of a table in a
+packed layout.
 """
 
 import functools
@@ -16,7 +17,6 @@ from numba.cuda.types import float32, uint32, uint64
 from zerfoo_numba.kernels import Cost, blocks
 from zerfoo_numba.kernels.block_dot import FAMILIES
 from zerfoo_numba.kernels.warp import madd
-from zerfoo_numba.ptx.instructions import shift_right
 from zerfoo_numba.quant import QUANTS
 from zerfoo_numba.quant.packed import LAYOUTS
 
@@ -43,33 +43,39 @@ def make_embed_kernel1(type_name):
 
 @functools.cache
 def make_embed_packed_kernel1(type_name):
-    layout = LAYOUTS[type_name]
-    units, chunk_bytes = layout.units, layout.chunk_bytes
-    unpack, scales, _, value = FAMILIES[type_name]
+    layout, family = LAYOUTS[type_name], FAMILIES[type_name]
+    units, chunk_bytes, step = layout.units, layout.chunk_bytes, layout.step
+    load, words_of, factors_of = family.load, family.words, family.factors
+    level, value = family.level, family.value
+    words = 16 * units
 
     @cuda.jit
     def embed_packed_kernel1(out, table, tokens, D, steps, scale):
-        block = madd(uint32(cuda.blockIdx.x), uint32(32), uint32(cuda.threadIdx.x))
+        part = madd(uint32(cuda.blockIdx.x), uint32(32), uint32(cuda.threadIdx.x))
         t = uint32(cuda.blockIdx.y)
-        if uint32(block << uint32(5)) < D:
+        at, quarter = uint32(part >> uint32(2)), uint32(part & uint32(3))
+        if at < steps:
             row = tokens[t]
-            step = uint32(block // uint32(4 * units))
-            chunk = madd(uint32(row >> uint32(3)), steps, step)
+            chunk = madd(uint32(row >> uint32(3)), steps, at)
             chunk = uint64(uint64(chunk) * uint64(chunk_bytes))
-            # The lane that the row's warp would give this block to, and which of its blocks it is.
-            lane = uint32(uint32(uint32(row & uint32(7)) << uint32(2)) | uint32(block & uint32(3)))
-            unit = uint32(uint32(block >> uint32(2)) % uint32(units))
-            a, b = scales(table, chunk, unit, lane)
-            bits = cuda.local.array(8, uint32)
-            bits[0], bits[1], bits[2], bits[3], bits[4], bits[5], bits[6], bits[7] = unpack(
-                table, chunk, unit, lane
-            )
-            first = madd(t, D, uint32(block << uint32(5)))
-            for j in range(8):
-                for k in range(4):
-                    u = uint32(shift_right(bits[j], uint32(8 * k)) & uint32(255))
-                    i = uint32(4 * j + k)
-                    out[uint32(first + i)] = float32(value(u, a, b, i) * scale)
+            # The lane of the row's warp that has this quarter of the chunk.
+            lane = uint32(uint32(uint32(row & uint32(7)) << uint32(2)) | quarter)
+            record = load(table, chunk, lane)
+            factors = factors_of(record)
+            bits = cuda.local.array(words, uint32)
+            j = uint32(0)
+            for word in words_of(record):
+                bits[j] = word
+                j = uint32(j + uint32(1))
+            start = madd(at, uint32(step), uint32(quarter << uint32(5)))
+            for unit in range(units):
+                d = uint32(start + uint32(128 * unit))
+                if d < D:
+                    first = madd(t, D, d)
+                    for i in range(32):
+                        u = level(bits, uint32(unit), uint32(i))
+                        weight = value(u, factors, unit, i >= 16)
+                        out[uint32(first + uint32(i))] = float32(weight * scale)
 
     return embed_packed_kernel1
 
@@ -78,7 +84,8 @@ def embed_packed(device, out, table, tokens, scale):
     """`table` is a PackedWeight (V, D)."""
     T, D = out.shape
     args = (out, table.data, tokens, np.uint32(D), np.uint32(table.steps), np.float32(scale))
-    device.launch(make_embed_packed_kernel1(table.type), (blocks(D, 1024), T), 32, args)
+    grid = (blocks(4 * table.steps, 32), T)
+    device.launch(make_embed_packed_kernel1(table.type), grid, 32, args)
 
 
 def embed(device, out, table, tokens, scale):

@@ -3,6 +3,8 @@
 Each is compiled, checked for spills and forbidden instructions, and listed in reports/kernels.md.
 """
 
+import itertools
+
 import numpy as np
 
 from zerfoo_numba.kernels import (
@@ -67,10 +69,11 @@ def _by_packed_layout():
     for name in LAYOUTS:
         kernel = embed.make_embed_packed_kernel1(name)
         yield f"embed_packed_kernel1 {name}", kernel, (F32, U8, U32, u, u, f)
-        for tile in (1, matvec_int8.TILE):
-            kernel = matvec_int8.make_matvec_int8_kernel1(name, tile)
-            args = (F32, U8, U32, F32, F32, u, u, u, u, u)
-            yield f"matvec_int8_kernel1 {name} tile {tile}", kernel, args
+        for tile, alone in itertools.product((1, matvec_int8.TILE), (True, False)):
+            kernel = matvec_int8.make_matvec_int8_kernel2(name, tile, alone)
+            args = (F32, U8, U32, F32, F32, u, u, u, u, u, u)
+            warps = "one warp" if alone else "warps"
+            yield f"matvec_int8_kernel2 {name} tile {tile} {warps}", kernel, args
 
 
 def _by_cache_type():

@@ -3,9 +3,10 @@
 The integer matvec gives 8 rows to a warp and one block of 32 elements of its row to each lane. A
 chunk holds what the warp needs for one step: 8 rows by `step` elements, as planes that lie one
 after another. A plane has one field of every block (its quants, its high bits, its scale), in lane
-order, so every load of a warp is one contiguous piece. All fields keep the bits of the file
-(6-bit scales get a byte each); rows are padded to a multiple of 8 and columns to one of `step`,
-with zero scales. Nothing is rounded.
+order, so every load of a warp is one contiguous piece; a lane that takes two blocks from a chunk
+finds their narrow fields side by side, for one load. Chunks are whole sectors. All fields keep the
+bits of the file (6-bit scales get a byte each); rows are padded to a multiple of 8 and columns to
+one of `step`, with zero scales. Nothing is rounded.
 
 An element of block b is scale * (u - zero) or scale * u - least, with u an unsigned byte: dp4a of u
 with 8-bit activations gives the sum of u x, and the sum of x, known from their quantisation, the
@@ -20,6 +21,9 @@ import numpy as np
 
 ROWS = 8  # of one warp
 LANES_PER_ROW = 4
+WIDE = 16  # bytes, the widest load of a lane
+NIBBLES = np.uint32(0x0F0F0F0F)
+SECTOR = 32  # bytes that one memory transaction moves at least
 PART_BYTES = 1 << 18  # of the file, packed at a time
 PADDING = 256  # activations are padded to this many elements, which every layout's step divides
 
@@ -44,7 +48,7 @@ class Layout:
     @property
     def chunk_bytes(self):
         used = ROWS * (self.step // 32 * sum(self.planes) + self.shared_bytes)
-        return -(-used // 16) * 16
+        return -(-used // SECTOR) * SECTOR
 
     @property
     def offsets(self):
@@ -53,6 +57,19 @@ class Layout:
         for width in self.planes:
             starts.append(starts[-1] + 32 * self.units * width)
         return tuple(starts)
+
+    @property
+    def lane_fields(self):
+        """(bytes, offset in a chunk, whether of a row) of each piece that a lane loads."""
+        fields = []
+        for width, start in zip(self.planes, self.offsets, strict=False):
+            if width == WIDE:
+                fields += [(WIDE, start + 32 * WIDE * u, False) for u in range(self.units)]
+            else:
+                fields.append((width * self.units, start, False))
+        if self.shared_bytes:
+            fields.append((self.shared_bytes, self.offsets[-1], True))
+        return fields
 
     def packed_bytes(self, rows, columns):
         return -(-rows // ROWS) * -(-columns // self.step) * self.chunk_bytes
@@ -105,10 +122,14 @@ def _padded(fields, whole):
 
 
 def _region(chunks, start, tiles):
-    """The part of every chunk from byte `start` on, as (groups, steps, units, rows, lanes)."""
+    """The part of every chunk from byte `start` on, as (groups, steps, units, rows, lanes).
+
+    In memory the lane comes last where a field fills a load, else the unit.
+    """
     groups, rows, steps, units, lanes = tiles.shape
     width = tiles.dtype.itemsize
-    strides = (*chunks.strides[:2], rows * lanes * width, lanes * width, width)
+    lane, unit = (width, rows * lanes * width) if width == WIDE else (units * width, width)
+    strides = (*chunks.strides[:2], unit, lanes * lane, lane)
     shape = (groups, steps, units, rows, lanes)
     return np.ndarray(shape, tiles.dtype, chunks, start, strides)
 
@@ -116,32 +137,37 @@ def _region(chunks, start, tiles):
 # Fields of a block of 32: elements (n, blocks, 32) uint8 to bytes ------------------------------
 
 
-def halves(q):
-    """Nibble pairs (j, j + 16) in byte j: a word masked low holds elements 4k .. 4k + 3."""
-    return q[..., :16] | q[..., 16:] << 4
+def columns(raw):
+    """Bytes (n, 4 w) as uint32 (w, n): long rows, on which NumPy is fast."""
+    return np.ascontiguousarray(np.ascontiguousarray(raw).view("<u4").T)
+
+
+def stacked(v, bits):
+    """Values of 4, 5 or 6 bits, v (8, blocks, n) uint32 of four elements each, in as many words:
+    the bytes (n, blocks, 16) of the first four and, where there are more, those of the others.
+
+    The first words hold v[0], v[1] .. in the low bits of their bytes and parts of the last v[k]
+    above them, so that masks and few shifts give v[k] for k < 4 and v[k] << (8 - bits) for k >= 4
+    (`kernels.block_read`).
+    """
+    if bits == 4:
+        words = [v[k] | v[k + 4] << 4 for k in range(4)]
+    elif bits == 5:  # three bits of v[5], v[6], v[7] where they are wanted, two in other words
+        three, two, one = 0xE0E0E0E0, 0xC0C0C0C0, 0x20202020
+        words = [v[0] | v[5] << 3 & three, v[1] | v[5] << 6 & two | v[7] << 5 & one]
+        words += [v[2] | v[6] << 3 & three, v[3] | v[6] << 6 & two | v[7] << 4 & one]
+        words += [v[4] | v[7] << 3 & three]
+    else:  # v[6] and v[7] as pairs of bits of three words each
+        top, low = 0xC0C0C0C0, 0x03030303
+        words = [v[0] | v[6] << 2 & top, v[1] | v[6] << 4 & top, v[2] | v[6] << 6 & top]
+        words += [v[3] | v[7] << 2 & top, v[4] << 2 | v[7] >> 2 & low, v[5] << 2 | v[7] & low]
+    parts = (words[:4], words[4:]) if bits > 4 else (words,)
+    return [np.stack([w.T for w in part], axis=-1).view(np.uint8) for part in parts]
 
 
 def pairs(q):
     """Nibbles in order: nibble j of word k is element 8k + j, as a byte permutation selects."""
     return q[..., 0::2] | q[..., 1::2] << 4
-
-
-def bit_words(bits, width):
-    """Fields of `width` bits, element 4k + b at bit 8b + width * (k % (8 / width)) of its word."""
-    fours = np.ascontiguousarray(bits).view("<u4")  # (..., 8): four elements at a time
-    fours = fours.reshape(*bits.shape[:-1], width, 8 // width)  # (..., word, k)
-    words = fours[..., 0].copy()
-    for k in range(1, 8 // width):
-        words |= fours[..., k] << np.uint32(width * k)
-    return words.view(np.uint8)
-
-
-def _transposed_bits(word):
-    """(n, 1) uint32 with bit 4k + b for element 4k + b, to bytes with it at bit k of byte b."""
-    word = word >> np.arange(4, dtype=np.uint32) & 0x11111111  # (n, 4): every fourth bit
-    for shift, mask in ((3, 0x03030303), (6, 0x000F000F), (12, 0x000000FF)):
-        word = (word | word >> shift) & mask
-    return word.astype(np.uint8)
 
 
 def _q8_0(raw):
@@ -154,8 +180,11 @@ def _q4_0(raw):
 
 
 def _q5_0(raw):
-    bits = np.ascontiguousarray(raw[:, 2:6]).view("<u4")
-    return raw[:, None, 6:], _transposed_bits(bits)[:, None], raw[:, None, :2]
+    qs, bits = columns(raw[:, 6:]), columns(raw[:, 2:6])
+    v = np.concatenate([qs & NIBBLES, qs >> 4 & NIBBLES])[:, None]
+    for k in range(8):
+        v[k] |= ((bits >> 4 * k & 15) * np.uint32(0x00204081) & 0x01010101) << 4  # bit j to byte j
+    return *stacked(v, 5), raw[:, None, :2]
 
 
 def _six_bit_pairs(scales):
@@ -167,28 +196,30 @@ def _six_bit_pairs(scales):
 
 
 def _stacked_nibbles(qs):
-    """(n, 128): 32 bytes hold two sub-blocks, the first in the low nibbles. To (n, 8, 32)."""
-    runs = qs.reshape(-1, 4, 1, 32)
-    return np.concatenate([runs & 15, runs >> 4], axis=2).reshape(-1, 8, 32)
+    """(n, 128): 32 bytes hold two sub-blocks, the first in the low nibbles. To words (8, 8, n)."""
+    words = columns(qs).reshape(4, 8, -1).swapaxes(0, 1)
+    return np.stack([words & NIBBLES, words >> 4 & NIBBLES], axis=2).reshape(8, 8, -1)
 
 
 def _q4_k(raw):
-    quants = halves(_stacked_nibbles(raw[:, 16:]))
-    return quants, _six_bit_pairs(raw[:, 4:16]), raw[:, :4]
+    return *stacked(_stacked_nibbles(raw[:, 16:]), 4), _six_bit_pairs(raw[:, 4:16]), raw[:, :4]
 
 
 def _q5_k(raw):
-    quants = halves(_stacked_nibbles(raw[:, 48:]))
-    high = raw[:, None, 16:48] >> np.arange(8, dtype=np.uint8)[:, None] & 1  # (n, 8, 32)
-    return quants, bit_words(high, 1), _six_bit_pairs(raw[:, 4:16]), raw[:, :4]
+    v, high = _stacked_nibbles(raw[:, 48:]), columns(raw[:, 16:48])
+    for j in range(8):
+        v[:, j] |= (high >> j & 0x01010101) << 4
+    return *stacked(v, 5), _six_bit_pairs(raw[:, 4:16]), raw[:, :4]
 
 
 def _q6_k(raw):
-    low = raw[:, :128].reshape(-1, 2, 1, 64)
-    low = np.concatenate([low & 15, low >> 4], axis=2).reshape(-1, 8, 32)
-    high = raw[:, 128:192].reshape(-1, 2, 1, 32) >> np.arange(0, 8, 2, dtype=np.uint8)[:, None]
-    high = (high & 3).reshape(-1, 8, 32)
-    return halves(low), bit_words(high, 2), raw[:, 192:208].reshape(-1, 8, 2), raw[:, 208:]
+    words = columns(raw[:, :128]).reshape(2, 2, 8, -1)  # (half, pair, word, n)
+    high = columns(raw[:, 128:192]).reshape(2, 8, -1)
+    v = np.empty((8, 2, 4, len(raw)), np.uint32)
+    for j in range(4):
+        low = words[:, j % 2] >> j // 2 * 4 & NIBBLES
+        v[:, :, j] = (low | (high >> 2 * j & 0x03030303) << 4).swapaxes(0, 1)
+    return *stacked(v.reshape(8, 8, -1), 6), raw[:, 192:208].reshape(-1, 8, 2), raw[:, 208:]
 
 
 def _sixteenths(qs):
