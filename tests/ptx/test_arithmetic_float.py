@@ -25,9 +25,10 @@ MODES = ("rn", "rz", "rm", "rp")
 
 def added(x, y, z, mode, form):
     """x * y + z rounded once; the signs of exact zeros as IEEE 754 has them."""
-    product = x * y
+    if math.isfinite(x) and math.isfinite(y) and not math.isfinite(z):
+        return z  # the product is finite, however far beyond the format
     if not all(map(math.isfinite, (x, y, z))):
-        return (math.copysign(math.inf, product) if math.isinf(product) else product) + z
+        return x * y + z
     exact = Fraction(x) * Fraction(y) + Fraction(z)
     zero = -0.0 if mode == "rm" else 0.0
     signs = (math.copysign(1, x) * math.copysign(1, y), math.copysign(1, z))
