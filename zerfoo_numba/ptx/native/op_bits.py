@@ -84,11 +84,10 @@ def bfe(code, op):
     position, length = _field(code, position), _field(code, length)
     signed = kind[0] == "s"
     moved = integers.shift(code, "ashr" if signed else "lshr", a, position)
-    length = (
-        intrinsic(code, "umin", length, constant("i32", a.bits))
-        if (length.known is None)
-        else constant("i32", min(length.known, a.bits))
-    )
+    if length.is_uniform and length.known is not None:
+        length = constant("i32", min(length.known, a.bits))
+    else:
+        length = intrinsic(code, "umin", length, constant("i32", a.bits))
     spare = integers.subtract(code, constant("i32", a.bits), length)
     left = integers.shift(code, "shl", moved, spare)
     return integers.shift(code, "ashr" if signed else "lshr", left, spare)
