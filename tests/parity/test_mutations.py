@@ -201,7 +201,7 @@ MUTATIONS = (
     ),
     Mutation(
         "the last of equal logits wins", "zerfoo_numba.kernels.argmax",
-        "value == best and index < best_index", "value == best and index > best_index", tie,
+        "(value == best) & (index < best_index)", "(value == best) & (index > best_index)", tie,
     ),
 )  # fmt: skip
 

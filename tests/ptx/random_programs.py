@@ -165,8 +165,8 @@ class Program:
     def ptx_load(self, ends, a, b, offset):
         return [
             f"add.u32 %r20, %r{b}, {offset};", f"and.b32 %r20, %r20, {TABLE - 1};",
-            "mul.wide.u32 %rd3, %r20, 4;", "add.s64 %rd4, %rd1, %rd3;",
-            f"ld.global.u32 %r{a}, [%rd4];",
+            "add.u32 %r20, %r20, 8;", "mul.wide.u32 %rd3, %r20, 4;",
+            "add.s64 %rd4, %rd1, %rd3;", f"ld.global.u32 %r{a}, [%rd4+-32];",
         ]  # fmt: skip
 
     def ptx_load_signed(self, ends, a, b, offset):

@@ -209,6 +209,28 @@ def test_element_numbers_that_wrap_around(signed, level):
     assert len(set(out.tolist())) > 60
 
 
+@pytest.mark.parametrize("level", LEVELS)
+def test_what_came_before_a_wrap_around_happens_once(level):
+    """Where patterns fail a block starts over without them, but not its effects."""
+    body = [
+        "cvt.u16.u32 %t, %tid; mad.wide.u32 %to, %number, 4, %b;",
+        "red.global.add.u32 [%b+1024], 1; atom.global.add.u32 %x, [%to], 7;",
+        "mad.wide.u32 %from, %cta, 2, %c; ld.global.u16 %start, [%from];",
+        "add.u16 %e, %start, %t; cvt.u64.u16 %at, %e; add.u64 %at, %at, %a;",
+        "ld.global.u8 %y, [%at]; red.global.add.u32 [%to], %y; red.global.add.u32 [%b+1028], 1;",
+        "ld.global.u16 %start, [%from+2]; sub.u16 %e, %start, %t; cvt.u64.u16 %at, %e;",
+        "add.u64 %at, %at, %a; ld.global.u8 %y, [%at]; red.global.add.u32 [%to], %y;",
+    ]
+    declared = [
+        ".reg .b16 %t, %start, %e;", ".reg .b32 %x, %y;", ".reg .b64 %from, %at, %to;",
+    ]  # fmt: skip
+    data = np.random.default_rng(8).integers(0, 256, 1 << 16, np.uint8)
+    starts = np.array([65500, 20, 100, 65535, 3], np.uint16)
+    _, out, _ = agree(assembled(body, declared, "abc"), 4, 50, data, np.zeros(300, np.uint32),
+                      starts, levels=[level])  # fmt: skip
+    assert out[256] == out[257] == 200
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reserves 4 GiB of addresses as Linux does it")
 def test_32_bit_element_numbers_that_wrap_around():
     """The lanes of one warp read from both ends of 4 GiB, of which two pages are ever touched."""

@@ -4,7 +4,7 @@ logits (V,) float32; token (1,), position (1,), history (S + 1,) uint32: token[0
 the lowest index among equals; position[0] += step; history[position[0]] = token[0].
 advance: position[0] += count.   Reference: numpy.argmax.
 
-version 1: one block; each thread walks a strided part, then the lanes and the warps compare.
+version 1: one block; each warp walks a part of its own, then the lanes and the warps compare.
 """
 
 import numpy as np
@@ -19,7 +19,8 @@ THREADS = 1024
 
 @cuda.jit(device=True)
 def better(value, index, best, best_index):
-    return value > best or (value == best and index < best_index)
+    # Without `or` and `and`, which would branch: neighbouring lanes differ here.
+    return (value > best) | ((value == best) & (index < best_index))
 
 
 @cuda.jit(device=True)
@@ -28,9 +29,8 @@ def warp_best(value, index):
     for distance in (16, 8, 4, 2, 1):
         other = cuda.shfl_xor_sync(FULL, value, distance)
         other_index = uint32(cuda.shfl_xor_sync(FULL, int32(index), distance))
-        if better(other, other_index, value, index):
-            value = other
-            index = other_index
+        wins = better(other, other_index, value, index)
+        value, index = (other, other_index) if wins else (value, index)
     return value, index
 
 
@@ -41,15 +41,16 @@ def argmax_kernel1(token, position, history, logits, V, step):
     indices = cuda.shared.array(32, uint32)
     value = float32(-np.inf)
     index = uint32(0)
-    start = uint32(0)
-    while start < V:
-        v = uint32(start + thread)
+    part = uint32(uint32(uint32(V + uint32(THREADS - 1)) // uint32(THREADS)) << uint32(5))
+    start = uint32(warp_id() * part)
+    end = min(uint32(start + part), V)
+    while start < end:
+        v = uint32(start + lane_id())
         if v < V:
             candidate = logits[v]
-            if candidate > value:
-                value = candidate
-                index = v
-        start = uint32(start + uint32(THREADS))
+            index = v if candidate > value else index
+            value = candidate if candidate > value else value
+        start = uint32(start + uint32(32))
     value, index = warp_best(value, index)
     if lane_id() == uint32(0):
         values[warp_id()] = value

@@ -5,6 +5,7 @@ import struct
 
 from zerfoo_numba.ptx.native import integers
 from zerfoo_numba.ptx.native.lanes import predicate_of, reinterpret, select, vector
+from zerfoo_numba.ptx.native.layout import COUNTS, STATUS
 from zerfoo_numba.ptx.native.op_compare import invert
 from zerfoo_numba.ptx.native.opcode import TYPES
 from zerfoo_numba.ptx.native.special import special
@@ -45,6 +46,15 @@ class Code(Writer):
         self.active, self._active_lanes = active, None
         self.open_guards, self.index = [], 0
         self.last_effect, self.cuts, self.guarded = None, [], False
+
+    def count(self, block):
+        """In code that counts itself: this block's instructions, once for a warp."""
+        if not self.plan.counted:
+            return
+        at = self.offset("%status", COUNTS - STATUS + 8 * self.masked)
+        old = self.value(f"load i64, ptr {at}")
+        number = len(block.instructions) + (block.last is not None)
+        self.line(f"store i64 {self.value(f'add i64 {old}, {number}')}, ptr {at}")
 
     # ---- guards of patterns
 

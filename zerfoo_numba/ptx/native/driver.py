@@ -1,15 +1,21 @@
 """The function that runs a range of blocks, around the warp functions; and the whole module."""
 
 from zerfoo_numba.ptx.native import waits
-from zerfoo_numba.ptx.native.layout import aligned
+from zerfoo_numba.ptx.native.layout import (
+    DATA,
+    DYNAMIC,
+    NX,
+    NY,
+    NZ,
+    PARAMS,
+    STATUS,
+    aligned,
+)
 from zerfoo_numba.ptx.native.masked import MaskedCode
 from zerfoo_numba.ptx.native.text import Declarations
 from zerfoo_numba.ptx.native.unmasked import DONE, UnmaskedCode
 from zerfoo_numba.ptx.native.value import LANES
 
-# A launch as the compiled code reads it: byte offsets in a record of RECORD_BYTES.
-FUNCTION, PARAMS, DATA, NX, NY, NZ, DYNAMIC, STATUS = 0, 8, 16, 24, 28, 32, 36, 40
-RECORD_BYTES = 128
 # Spills of 64-byte vectors must not straddle cache lines.
 _ATTRIBUTES = '"stackrealign" alignstack(64)'
 

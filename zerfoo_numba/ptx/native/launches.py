@@ -4,13 +4,14 @@ import contextlib
 import ctypes
 import os
 import threading
+import time
 import weakref
 from pathlib import Path
 
 import numpy as np
 
 from zerfoo_numba.errors import DeviceError
-from zerfoo_numba.ptx.native import driver, runner
+from zerfoo_numba.ptx.native import layout, runner
 from zerfoo_numba.ptx.native.program import module_data
 
 _CHUNKS_PER_THREAD = 6
@@ -54,7 +55,7 @@ class Launches:
         return self.count
 
     def _room(self, records, parameters):
-        self._records = aligned_bytes(records * driver.RECORD_BYTES)
+        self._records = aligned_bytes(records * layout.RECORD_BYTES)
         self._words = self._records.view(np.uint64)
         self._parameters = aligned_bytes(parameters)
         self._used = 0
@@ -69,7 +70,7 @@ class Launches:
         self._grow(at + program.description.parameter_bytes)
         program.pack(values, memoryview(self._parameters), at)
         self._used = at + program.description.parameter_bytes
-        start = self.count * driver.RECORD_BYTES // 8
+        start = self.count * layout.RECORD_BYTES // 8
         total = grid[0] * grid[1] * grid[2]
         words = self._words
         words[start] = program.address
@@ -90,14 +91,19 @@ class Launches:
             bigger = aligned_bytes(2 * parameters)
             bigger[: self._parameters.size] = self._parameters
             self._parameters = bigger
-        if (self.count + 1) * driver.RECORD_BYTES > self._records.size:
+        if (self.count + 1) * layout.RECORD_BYTES > self._records.size:
             bigger = aligned_bytes(2 * self._records.size)
             bigger[: self._records.size] = self._records
             self._records, self._words = bigger, bigger.view(np.uint64)
 
+    def record(self, number):
+        """The bytes of a launch as the compiled code sees them; see `layout`."""
+        size = layout.RECORD_BYTES
+        return self._records[number * size : (number + 1) * size]
+
     def bind(self):
         """Turn parameter offsets into addresses; -> the records' address."""
-        table = self._words.reshape(-1, driver.RECORD_BYTES // 8)[: self.count]
+        table = self._words.reshape(-1, layout.RECORD_BYTES // 8)[: self.count]
         offsets = table[:, 1]
         base = np.uint64(self._parameters.ctypes.data)
         offsets[offsets < base] += base
@@ -105,11 +111,11 @@ class Launches:
 
     def failed(self):
         """The first launch whose kernel executed a trap, or None."""
-        table = self._words.reshape(-1, driver.RECORD_BYTES // 8)[: self.count]
-        marked = np.flatnonzero(table[:, driver.STATUS // 8])
+        table = self._words.reshape(-1, layout.RECORD_BYTES // 8)[: self.count]
+        marked = np.flatnonzero(table[:, layout.STATUS // 8])
         if not marked.size:
             return None
-        table[:, driver.STATUS // 8] = 0
+        table[:, layout.STATUS // 8] = 0
         return self._kept[int(marked[0])].name
 
 
@@ -144,11 +150,19 @@ class Pool:
                 self._scratch[i] = aligned_bytes(size)
                 pointers[i] = self._scratch[i].ctypes.data
 
-    def run(self, launches):
-        """Run a list to its end. Raises DeviceError where a kernel executed a trap."""
+    def run(self, launches, times=None, clock=None):
+        """Run a list to its end. Raises DeviceError where a kernel executed a trap.
+
+        `times`, an int64 array (launches, 2), gets when each was done, in seconds and nanoseconds
+        of `clock` (a number of the module `time`; by default the monotonic clock). Not on Windows.
+        """
         if not launches.count:
             return
         with self._lock:
+            words = self._region[:64].view(np.uint64)
+            words[runner.TIMES // 8] = 0 if times is None else times.ctypes.data
+            if times is not None:
+                words[runner.CLOCK // 8] = time.CLOCK_MONOTONIC if clock is None else clock
             self._reserve(launches.scratch_bytes)
             records, count = launches.bind(), launches.count
             region = self._region.ctypes.data

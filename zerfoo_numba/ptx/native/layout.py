@@ -1,10 +1,16 @@
-"""Where things lie: parameters, module data, shared and local memory, and a warp's saved state."""
+"""Where things lie: parameters, module data, shared and local memory, a launch, a saved warp."""
 
 from dataclasses import dataclass
 
 from zerfoo_numba.errors import UnsupportedError
 from zerfoo_numba.ptx.native.opcode import TYPES
 from zerfoo_numba.ptx.native.value import BITS, LANES
+
+# A launch as the compiled code reads it: byte offsets in a record of RECORD_BYTES.
+FUNCTION, PARAMS, DATA, NX, NY, NZ, DYNAMIC, STATUS = 0, 8, 16, 24, 28, 32, 36, 40
+RECORD_BYTES = 128
+# Where code that counts itself adds up what warps execute: unmasked and masked, 8 bytes each.
+COUNTS = 80
 
 
 def aligned(number, to):

@@ -76,6 +76,7 @@ class MaskedCode(Code):
         self.start_block(lanes)
         if number in self.plan.returns:
             self._return_if_whole(number, lanes)
+        self.count(block)
         for item in block.instructions:
             execute(self, item)
         condition = self._condition(block)

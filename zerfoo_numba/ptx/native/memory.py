@@ -7,6 +7,7 @@ from zerfoo_numba.ptx.native.text import wide
 from zerfoo_numba.ptx.native.value import BITS, LANES, Value, constant, uniform
 from zerfoo_numba.ptx.structure import Register, Vector
 
+_LINE = 64
 _SPACES = ("global", "shared", "local", "const", "param")
 _SCOPES = ("cta", "cluster", "gpu", "sys", "gl")
 _HINTS = ("ca", "cg", "cs", "lu", "cv", "wb", "wt", "nc", "unified", "weak")
@@ -78,10 +79,20 @@ def load(code, op):
         places = patterns.positions(address, access.size, access.count)
         if places is not None and not code.masked:
             at = pointer_to(code, access.space, address, address.low_lane)
+            if op.sources[0].base in code.plan.streams and access.space == "global":
+                _prefetch(code, at, (max(places) + access.count) * access.size)
             return patterns.load(code, at, access.type, access.count, places)
         if places == list(range(LANES)) and code.target.has_avx512:
             return [_load_masked(code, access, address)]
     return scattered.load(code, access, address)
+
+
+def _prefetch(code, at, size):
+    """Ask for every line of what a later turn or the next block will load."""
+    ahead = code.target.prefetch
+    for start in range(ahead, ahead + size, _LINE) if ahead else ():
+        arguments = (("ptr", code.offset(at, start)), ("i32", 0), ("i32", 3), ("i32", 1))
+        code.call("void", "llvm.prefetch.p0", *arguments)
 
 
 def _load_uniform(code, access, address):

@@ -18,6 +18,7 @@ from zerfoo_numba.ptx.native.opcode import TYPES
 from zerfoo_numba.ptx.native.text import Declarations
 from zerfoo_numba.ptx.native.translate import execute
 from zerfoo_numba.ptx.native.value import BITS, LANES, VECTOR, Shape, full_mask, join
+from zerfoo_numba.ptx.structure import Special
 
 _MOST_ROUNDS = 100
 _PURE = {
@@ -29,16 +30,17 @@ _PURE = {
 class Plan:
     """The analysis of one kernel for one block size (three numbers)."""
 
-    def __init__(self, ptx, block, target):
+    def __init__(self, ptx, block, target, counted=False):
         self.kernel = parse(ptx.text, ptx.entry)
         self.block = tuple(block)
         self.threads = block[0] * block[1] * block[2]
         self.warps = -(-self.threads // LANES)
         self.partial = self.threads % LANES != 0
-        self.target = target
+        self.target, self.counted = target, counted
         self.layout = Layout(self.kernel)
         waits.prepare(self.kernel, self.threads)
         self.forced, self.masked_registers = set(), set()
+        self.streams = self._streams()
         self.shapes = self._undefined_at_entry()
         self._find_shapes()
         for b in self.kernel.blocks:
@@ -57,6 +59,17 @@ class Plan:
             if self.kernel.blocks[0].live_in >> n & 1:
                 shapes[n] = Shape("uniform", None, full_mask(TYPES[register.type]))
         return shapes
+
+    def _streams(self):
+        """Registers computed from the number of the block: addresses that no other block reads."""
+        found, before = set(), None
+        while before != len(found):
+            before = len(found)
+            for item in (i for b in self.kernel.blocks for i in b.instructions):
+                own = any(isinstance(o, Special) and o.name == "%ctaid.x" for o in item.operands)
+                if item.parts[0] != "ld" and (own or found & set(sources(item))):
+                    found.update(results(item))
+        return found
 
     def dry_code(self):
         return Code(Declarations(self.target), self, dry=True)

@@ -104,15 +104,15 @@ def _from_disk(ptx, block, target, progress):
         if progress is not None:
             threads = " x ".join(str(n) for n in block if n > 1) or "1"
             progress(f"compiling {ptx.entry} for blocks of {threads} threads")
-        description, code = _compile(ptx, block, target)
+        description, code = translate(ptx, block, target)
         head = json.dumps(asdict(description)).encode()
         cache.write_atomically(path, head + b"\n" + code)
     return Program(ptx.entry, description, code, target)
 
 
-def _compile(ptx, block, target):
-    """-> Description and object code."""
-    plan = Plan(ptx, block, target)
+def translate(ptx, block, target, counted=False):
+    """-> Description and object code; `counted` code counts its instructions (`layout.COUNTS`)."""
+    plan = Plan(ptx, block, target, counted)
     code = compile_module(module_text(plan), target)
     layout = plan.layout
     description = Description(

@@ -3,21 +3,24 @@
 A launch is done when all its blocks are finished, not when all threads have come by: a thread
 that the system has taken away holds nobody up unless it was inside a block. Blocks are claimed in
 chunks by a compare-and-swap on a word that also holds the run's generation, so that a thread that
-wakes up late cannot touch a later run.
+wakes up late cannot touch a later run. Where there is room for times, the first thread notes when
+it saw each launch done.
 """
 
 import functools
 
+from zerfoo_numba.ptx.native.layout import RECORD_BYTES
 from zerfoo_numba.ptx.native.program import _load, compile_module
 from zerfoo_numba.ptx.native.target import host
 
-# Byte offsets in a launch record, beside those of `driver`.
+# Byte offsets in a launch record, beside those of `layout`.
 TOTAL, CHUNK, CLAIM, FINISHED = 48, 56, 64, 72
 # Byte offsets in the region that all threads share; the scratch pointers follow, 8 bytes each.
-GENERATION, RECORDS, COUNT, SLEEPING, SCRATCH = 0, 8, 16, 64, 1024
+GENERATION, RECORDS, COUNT, TIMES, CLOCK, SLEEPING, SCRATCH = 0, 8, 16, 24, 32, 64, 1024
 
 _TEXT = """target triple = "{triple}"
 declare i32 @{yield}()
+{clock_declaration}
 declare i64 @llvm.umin.i64(i64, i64)
 {pause_declaration}
 
@@ -89,7 +92,7 @@ entry:
   %scratch = load ptr, ptr %scratch.at
   br label %launch
 launch:
-  %i = phi i64 [0, %entry], [%i.next, %launch.done]
+  %i = phi i64 [0, %entry], [%i.next, %launch.next]
   %offset = mul i64 %i, {record}
   %r = getelementptr i8, ptr %records, i64 %offset
   %function = load ptr, ptr %r
@@ -136,6 +139,20 @@ again:
   %turn.next = add i64 %turn, 1
   br label %drain
 launch.done:
+  %times.at = getelementptr i8, ptr %region, i64 {times}
+  %times = load ptr, ptr %times.at
+  %quiet = icmp eq ptr %times, null
+  %helps = icmp ne i64 %thread, 0
+  %silent = or i1 %quiet, %helps
+  br i1 %silent, label %launch.next, label %stamp
+stamp:
+  %time.o = mul i64 %i, 16
+  %time = getelementptr i8, ptr %times, i64 %time.o
+  %clock.at = getelementptr i8, ptr %region, i64 {clock}
+  %clock = load i32, ptr %clock.at
+  {read_clock}
+  br label %launch.next
+launch.next:
   %i.next = add i64 %i, 1
   %more = icmp ult i64 %i.next, %count
   br i1 %more, label %launch, label %leave
@@ -182,16 +199,17 @@ sleep:
 @functools.cache
 def functions():
     """The loaded code's addresses by name."""
-    from zerfoo_numba.ptx.native.driver import RECORD_BYTES
-
     target = host()
     windows = "windows" in target.triple
+    clock = "%clocked = call i32 @clock_gettime(i32 %clock, ptr %time)"
     pause = "call void @llvm.x86.sse2.pause()" if target.is_x86 else ""
     text = _TEXT.format(
         triple=target.triple, spins=2000, patience=2400, record=RECORD_BYTES, records=RECORDS,
         count=COUNT, claim=CLAIM, finished=FINISHED, total=TOTAL, chunk=CHUNK, scratch=SCRATCH,
-        sleeping=SLEEPING, pause=pause, pause_declaration=(
+        sleeping=SLEEPING, times=TIMES, clock=CLOCK, pause=pause, pause_declaration=(
             "declare void @llvm.x86.sse2.pause()" if target.is_x86 else ""
+        ), read_clock="" if windows else clock, clock_declaration=(
+            "" if windows else "declare i32 @clock_gettime(i32, ptr)"
         ), **{"yield": "SwitchToThread" if windows else "sched_yield"},
     )  # fmt: skip
     engine = _load(compile_module(text, target), target)

@@ -49,6 +49,7 @@ class UnmaskedCode(Code):
             self.label(f"u.{number}")
             self.block_number = number
             self.start_block()
+            self.count(block)
             self.run(block)
             self.finish(number, block)
         self.label("done")
