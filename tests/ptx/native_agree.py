@@ -75,7 +75,15 @@ def native(kernel, grid, block, *arguments, shared=0, target=None, pool=POOL):
     values = [np.uint64(a.ctypes.data) if isinstance(a, np.ndarray) else a for a in arguments]
     launches = Launches(pool.threads)
     launches.add(ptx, load_native(ptx, three(block), target), three(grid), values, shared)
+    spoil(pool, launches)
     pool.run(launches)
+
+
+def spoil(pool, launches):
+    """Leave nothing sensible where the engine keeps waiting warps, local and shared memory."""
+    pool._reserve(launches.scratch_bytes)
+    for room in pool._scratch:
+        room.fill(0xCB)
 
 
 def three(size):

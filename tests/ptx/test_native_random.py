@@ -74,6 +74,12 @@ def test_random_kernels(seed, tmp_path):
     three_ways(seed, tmp_path, LEVELS if seed % 8 == 0 else ["host"])
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(1000, 1150))
+def test_more_random_kernels(seed, tmp_path):
+    three_ways(seed, tmp_path, LEVELS if seed % 8 == 0 else ["host"])
+
+
 @pytest.mark.parametrize("exits", [False, True])
 @pytest.mark.parametrize("seed", range(20))
 def test_random_ptx(seed, exits):

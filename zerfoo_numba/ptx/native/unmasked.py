@@ -166,7 +166,7 @@ class UnmaskedCode(Code):
         if as_vector:
             place = self.offset("%context", context.vectors[number])
             self.line(f"store {wide(type_name)} {vector(self, value)}, ptr {place}, align 64")
-        elif value.known is None:
+        elif self.plan.shapes[number].known is None:  # a constant here may be none elsewhere
             place = self.offset("%context", context.scalars[number])
             self.line(f"store {type_name} {value.scalar}, ptr {place}")
 
