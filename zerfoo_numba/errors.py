@@ -1,5 +1,15 @@
 """The errors a user can cause; a message says what is wrong, where, and what would help."""
 
+import reprlib
+
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = 100
+
+
+def shown(value):
+    """The repr of something that a file or a user gave, cut to a length fit for a sentence."""
+    return " ".join(_REPR.repr(value).split())
+
 
 class ZerfooError(Exception):
     """Base of every error that a user's input, file or machine can cause."""

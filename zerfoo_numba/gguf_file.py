@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from zerfoo_numba.errors import FileError, UnsupportedError
+from zerfoo_numba.errors import FileError, UnsupportedError, shown
 from zerfoo_numba.gguf_header import (
     DEFAULT_ALIGNMENT,
     MAX_NAME_BYTES,
@@ -107,7 +107,7 @@ def open_gguf(path):
     parts = metadata.get("split.count", 0)
     if not isinstance(parts, int) or parts > 1:
         raise UnsupportedError(
-            f"{path} is one of {parts} parts of a split model; "
+            f"{path} is one of {shown(parts)} parts of a split model; "
             "join them with llama.cpp's llama-gguf-split --merge and open the result"
         )
     alignment = metadata.get("general.alignment", DEFAULT_ALIGNMENT)

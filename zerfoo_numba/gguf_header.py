@@ -8,7 +8,7 @@ import struct
 
 import numpy as np
 
-from zerfoo_numba.errors import FileError, UnsupportedError
+from zerfoo_numba.errors import FileError, UnsupportedError, shown
 
 # gguf.md, enum gguf_metadata_value_type
 SCALARS = {
@@ -110,8 +110,8 @@ def read_metadata(header, count):
         if not key:
             raise header.error(f"metadata key {index} has an empty name")
         if key in metadata:
-            raise header.error(f"the metadata key {key!r} stands there twice")
-        kind = header.uint32(f"the type of {key!r}")
+            raise header.error(f"the metadata key {shown(key)} stands there twice")
+        kind = header.uint32(f"the type of {shown(key)}")
         if key == "general.alignment" and kind != UINT32:
             raise header.error(f"general.alignment has value type {kind}; it must be a uint32")
         metadata[key] = _read_value(header, kind, key)
@@ -125,42 +125,44 @@ def read_metadata(header, count):
 
 def _read_value(header, kind, key):
     if kind in SCALARS:
-        return header.scalar(SCALARS[kind], f"the value of {key!r}")
+        return header.scalar(SCALARS[kind], f"the value of {shown(key)}")
     if kind == BOOL:
-        value = header.scalar(SCALARS[0], f"the value of {key!r}")
+        value = header.scalar(SCALARS[0], f"the value of {shown(key)}")
         if value > 1:
-            raise header.error(f"the boolean {key!r} has the value {value}")
+            raise header.error(f"the boolean {shown(key)} has the value {value}")
         return bool(value)
     if kind == STRING:
-        return header.string(f"the value of {key!r}")
+        return header.string(f"the value of {shown(key)}")
     if kind == ARRAY:
         return _read_array(header, key)
-    raise header.error(f"{key!r} has the unknown value type {kind}")
+    raise header.error(f"{shown(key)} has the unknown value type {kind}")
 
 
 def _read_array(header, key):
-    kind = header.uint32(f"the element type of {key!r}")
-    count = header.uint64(f"the length of {key!r}")
+    kind = header.uint32(f"the element type of {shown(key)}")
+    count = header.uint64(f"the length of {shown(key)}")
     header.elements += count
     if header.elements > MAX_ARRAY_ELEMENTS:
         raise header.error(
-            f"the array {key!r} has {count} elements; at most {MAX_ARRAY_ELEMENTS} are accepted "
-            "in all arrays together"
+            f"the array {shown(key)} has {count} elements; at most {MAX_ARRAY_ELEMENTS} are "
+            "accepted in all arrays together"
         )
     if kind == STRING:
         return _read_strings(header, count, key)
     if kind != BOOL and kind not in SCALARS:
         nested = "arrays" if kind == ARRAY else f"the unknown value type {kind}"
-        raise header.error(f"{key!r} is an array of {nested}; numbers and strings are accepted")
+        raise header.error(
+            f"{shown(key)} is an array of {nested}; numbers and strings are accepted"
+        )
     dtype = np.dtype("u1" if kind == BOOL else SCALARS[kind].format)
-    header.need(count * dtype.itemsize, f"the array {key!r}")
+    header.need(count * dtype.itemsize, f"the array {shown(key)}")
     start = header.position
     header.position += count * dtype.itemsize
     values = np.frombuffer(header.data[start : header.position], dtype)
     if kind != BOOL:
         return values
     if count and values.max() > 1:
-        raise header.error(f"the boolean array {key!r} has the value {values.max()}")
+        raise header.error(f"the boolean array {shown(key)} has the value {values.max()}")
     return values.view(np.bool_)
 
 
@@ -169,10 +171,10 @@ def _read_strings(header, count, key):
     header.strings += count
     if header.strings > MAX_ARRAY_STRINGS:
         raise header.error(
-            f"the array {key!r} has {count} strings; at most {MAX_ARRAY_STRINGS} are accepted "
+            f"the array {shown(key)} has {count} strings; at most {MAX_ARRAY_STRINGS} are accepted "
             "in all arrays together"
         )
-    header.need(8 * count, f"the array {key!r}")
+    header.need(8 * count, f"the array {shown(key)}")
     data, size, unpack = header.data, header.size, _U64.unpack_from
     position = header.position
     strings = []
@@ -184,10 +186,10 @@ def _read_strings(header, count, key):
                 raise struct.error
             strings.append(data[start:position].decode())
     except struct.error:
-        what = f"element {len(strings)} of the array {key!r}"
+        what = f"element {len(strings)} of the array {shown(key)}"
         raise header.error(f"{what} is longer than what is left of the file") from None
     except UnicodeDecodeError:
-        what = f"element {len(strings)} of the array {key!r}"
+        what = f"element {len(strings)} of the array {shown(key)}"
         raise header.error(f"{what} is not valid UTF-8") from None
     header.position = position
     return strings

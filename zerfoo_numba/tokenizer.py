@@ -9,7 +9,7 @@ import codecs
 import operator
 from collections.abc import Iterable
 
-from zerfoo_numba.errors import FileError, InputError, UnsupportedError
+from zerfoo_numba.errors import FileError, InputError, UnsupportedError, shown
 from zerfoo_numba.text.bpe import BytePairModel
 from zerfoo_numba.text.longest_match import LongestMatchModel
 from zerfoo_numba.text.sentencepiece_model import SentencePieceModel
@@ -36,9 +36,9 @@ def from_gguf(gguf) -> "Tokenizer":
     kind = gguf.metadata.get("tokenizer.ggml.model")
     if kind is None:
         raise FileError(f"{gguf.path} has no key tokenizer.ggml.model: it carries no vocabulary")
-    if kind not in MODELS:
+    if not isinstance(kind, str) or kind not in MODELS:
         raise UnsupportedError(
-            f"{gguf.path}: tokenizer.ggml.model is {kind!r}; supported: {', '.join(MODELS)}"
+            f"{gguf.path}: tokenizer.ggml.model is {shown(kind)}; supported: {', '.join(MODELS)}"
         )
     try:
         return Tokenizer(MODELS[kind](gguf.metadata))
@@ -119,7 +119,7 @@ class Tokenizer:
         """Whether `token` begins with the space that encode() puts first, if it comes first."""
         return (
             self._model.space_prefix
-            and self.types[token] == NORMAL
+            and bool(self.types[token] == NORMAL)
             and self._model.piece_bytes(token).startswith(b" ")
         )
 
@@ -132,7 +132,7 @@ class Tokenizer:
         try:
             i = operator.index(token)
         except TypeError:
-            raise InputError(f"a token id must be an integer, not {token!r}") from None
+            raise InputError(f"a token id must be an integer, not {shown(token)}") from None
         if not 0 <= i < len(self.pieces):
             raise InputError(
                 f"token id {i} is out of range: the vocabulary has ids 0 to {len(self.pieces) - 1}"

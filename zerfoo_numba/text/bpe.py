@@ -11,7 +11,7 @@ import re
 import tokenizers
 from tokenizers import models, pre_tokenizers
 
-from zerfoo_numba.errors import FileError
+from zerfoo_numba.errors import FileError, shown
 from zerfoo_numba.text.pretokenizers import PreTokenizer, pretokenizer
 from zerfoo_numba.text.vocabulary import SPACE, USER_DEFINED, Vocabulary, strings
 
@@ -45,7 +45,7 @@ class BytePairModel:
         if len(ids) != len(pieces):
             twice = next(i for i, piece in enumerate(pieces) if ids[piece] != i)
             raise FileError(
-                f"tokens {twice} and {ids[pieces[twice]]} are both spelled {pieces[twice]!r}"
+                f"tokens {twice} and {ids[pieces[twice]]} are both spelled {shown(pieces[twice])}"
             )
         self._whole = {p: i for p, i in ids.items() if row.whole_newlines and not p.strip("\n")}
         merges = _merges(metadata)

@@ -11,7 +11,7 @@ Unicode than llama.cpp's 15.0, which matters for characters younger than that al
 
 from typing import NamedTuple
 
-from zerfoo_numba.errors import UnsupportedError
+from zerfoo_numba.errors import UnsupportedError, shown
 
 
 class PreTokenizer(NamedTuple):
@@ -172,9 +172,10 @@ def pretokenizer(name: str | None) -> PreTokenizer:
 
     Errors: UnsupportedError listing the known names.
     """
-    name = name or "default"
-    if name not in PRETOKENIZERS:
+    if name is None or (isinstance(name, str) and not name):
+        name = "default"
+    if not isinstance(name, str) or name not in PRETOKENIZERS:
         raise UnsupportedError(
-            f"tokenizer.ggml.pre is {name!r}; known: {', '.join(sorted(PRETOKENIZERS))}"
+            f"tokenizer.ggml.pre is {shown(name)}; known: {', '.join(sorted(PRETOKENIZERS))}"
         )
     return PRETOKENIZERS[name]

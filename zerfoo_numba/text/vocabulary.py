@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from zerfoo_numba.errors import FileError
+from zerfoo_numba.errors import FileError, shown
 
 # tokenizer.ggml.token_type (gguf.md); sentencepiece_model.proto numbers its piece types alike.
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
@@ -87,13 +87,14 @@ class Vocabulary:
 
     def _named(self, metadata: dict, role: str, required: bool = False) -> int | None:
         key = f"tokenizer.ggml.{role}_token_id"
-        if metadata.get(key, -1) in (-1, 0xFFFFFFFF):  # published files write "none" as -1
+        value, count = metadata.get(key, -1), len(self.pieces)
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if whole and value in (-1, 0xFFFFFFFF):  # published files write "none" as -1
             if required:
                 raise FileError(f"the key {key} is missing, which the vocabulary needs")
             return None
-        value, count = metadata[key], len(self.pieces)
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < count:
-            raise FileError(f"{key} is {value!r}, not one of the {count} token ids")
+        if not whole or not 0 <= value < count:
+            raise FileError(f"{key} is {shown(value)}, not one of the {count} token ids")
         return value
 
     def _find_by_text(self, metadata: dict) -> None:
@@ -144,7 +145,7 @@ class Vocabulary:
         ids = np.flatnonzero(self.types == BYTE).tolist()
         for i in ids:
             if self.pieces[i] not in byte_of:
-                raise FileError(f"token {i} is a byte token but is spelled {self.pieces[i]!r}")
+                raise FileError(f"token {i} is a byte token but is spelled {shown(self.pieces[i])}")
         return {i: byte_of[self.pieces[i]] for i in ids}
 
 
@@ -170,7 +171,7 @@ def numbers(metadata: dict, name: str, count: int) -> np.ndarray:
 def flag(metadata: dict, name: str, default: bool) -> bool:
     value = metadata.get(f"tokenizer.ggml.{name}", default)
     if not isinstance(value, bool | np.bool_):
-        raise FileError(f"tokenizer.ggml.{name} is {value!r}, not a bool")
+        raise FileError(f"tokenizer.ggml.{name} is {shown(value)}, not a bool")
     return bool(value)
 
 
