@@ -132,7 +132,7 @@ def spaces(out, x):
 
 
 @pytest.mark.parametrize("level", LEVELS)
-@pytest.mark.parametrize("threads", [128, 96, 50])
+@pytest.mark.parametrize("threads", [128, 96, 72])
 def test_shared_and_local_memory(threads, level):
     x = np.random.default_rng(3).integers(0, 1 << 32, 1024, np.uint32)
     agree(spaces, 3, threads, np.zeros(128, np.uint32), x, levels=[level])
