@@ -30,6 +30,9 @@ dp4a_s8 = ptx_op((i32,), (i32, i32, i32), "dp4a.s32.s32 $0, $1, $2, $3;")
 dp4a_u8 = ptx_op((i32,), (u32, i32, i32), "dp4a.u32.s32 $0, $1, $2, $3;")
 dp4a_u8_from_zero = ptx_op((i32,), (u32, i32), "dp4a.u32.s32 $0, $1, $2, 0;")
 
+# The upper half of the 64-bit product.
+mul_hi = ptx_op((u32,), (u32, u32), "mul.hi.u32 $0, $1, $2;")
+
 # (a & b) | c.
 and_or = ptx_op((u32,), (u32, u32, u32), "lop3.b32 $0, $1, $2, $3, 0xEA;")
 
@@ -74,6 +77,38 @@ load_u32x2, load_u32x4 = byte_load(u32, 2), byte_load(u32, 4)
 load_f32x2, load_f32x4 = byte_load(f32, 2), byte_load(f32, 4)
 
 
+def byte_store(kind, count=1):
+    """`store(p, at, value)`: `value`, or a tuple of `count`, to byte `at` after pointer p.
+
+    `at` must be a multiple of the size of what is stored, as one access of up to 16 bytes.
+    """
+    from llvmlite import ir
+
+    stored = kind if count == 1 else types.UniTuple(kind, count)
+    nbytes = count * kind.bitwidth // 8
+
+    @intrinsic
+    def store(typing, p, at, value):
+        def codegen(context, builder, signature, values):
+            base, offset, value = values
+            base = builder.bitcast(base, ir.PointerType(ir.IntType(8)))
+            offset = context.cast(builder, offset, signature.args[1], types.uint64)
+            whole = value
+            if count > 1:
+                whole = ir.Constant(ir.VectorType(context.get_value_type(kind), count), None)
+                for j in range(count):
+                    item = builder.extract_value(value, j)
+                    whole = builder.insert_element(whole, item, ir.IntType(32)(j))
+            address = builder.gep(base, [offset])
+            address = builder.bitcast(address, ir.PointerType(whole.type))
+            builder.store(whole, address, align=nbytes)
+            return context.get_dummy_value()
+
+        return types.void(p, at, stored), codegen
+
+    return store
+
+
 @intrinsic
 def shift_right(typing, word, count):
     """A 32-bit `word >> count`, count < 32 (Numba's own `>>` works in 64 bits)."""
@@ -82,3 +117,19 @@ def shift_right(typing, word, count):
         return builder.lshr(*values)
 
     return u32(u32, u32), codegen
+
+
+@intrinsic
+def atomic_add(typing, p, i, value):
+    """Adds `value` (uint32) to element i of the uint32 that p points to; what was there before."""
+    from llvmlite import ir
+
+    def codegen(context, builder, signature, values):
+        base, index, added = values
+        index = context.cast(builder, index, signature.args[1], types.uint64)
+        if isinstance(p, types.Array):
+            base = context.make_array(p)(context, builder, base).data
+        base = builder.bitcast(base, ir.PointerType(ir.IntType(32)))
+        return builder.atomic_rmw("add", builder.gep(base, [index]), added, "monotonic")
+
+    return u32(p, i, u32), codegen

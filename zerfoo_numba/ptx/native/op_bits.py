@@ -1,4 +1,4 @@
-"""Logic, shifts, bit fields, counts and byte permutations."""
+"""Logic, shifts, bit fields and counts."""
 
 from zerfoo_numba.ptx.native import integers
 from zerfoo_numba.ptx.native.lanes import intrinsic, select
@@ -173,80 +173,8 @@ def brev(code, op):
     return intrinsic(code, "bitreverse", a)
 
 
-_MODES = {
-    "f4e": ((3, 2, 1, 0), (4, 3, 2, 1), (5, 4, 3, 2), (6, 5, 4, 3)),
-    "b4e": ((5, 6, 7, 0), (6, 7, 0, 1), (7, 0, 1, 2), (0, 1, 2, 3)),
-    "rc8": ((0, 0, 0, 0), (1, 1, 1, 1), (2, 2, 2, 2), (3, 3, 3, 3)),
-    "ecl": ((3, 2, 1, 0), (3, 2, 1, 1), (3, 2, 2, 2), (3, 3, 3, 3)),
-    "ecr": ((0, 0, 0, 0), (1, 1, 1, 0), (2, 2, 1, 0), (3, 2, 1, 0)),
-    "rc16": ((1, 0, 1, 0), (3, 2, 3, 2), (1, 0, 1, 0), (3, 2, 3, 2)),
-}
-
-
-def prmt(code, op):
-    """Four bytes out of eight: nibble j of the selector names byte j of the result."""
-    mode = op.take(*_MODES)
-    op.kind("b32")
-    a, b, c = code.operands(op, "b32", "b32", "b32")
-    if mode is not None:
-        rows = [sum(byte << 4 * (3 - i) for i, byte in enumerate(row)) for row in _MODES[mode]]
-        low = integers.bitwise(code, "and", c, constant("i32", 3))
-        c = constant("i32", rows[3])
-        for i in (2, 1, 0):
-            here = compare_integers(code, "eq", False, low, constant("i32", i))
-            c = select(code, here, constant("i32", rows[i]), c)
-    low = integers.convert(code, a, "i64", exact=True)
-    high = integers.shift_left(code, integers.convert(code, b, "i64", exact=True), 32)
-    both = integers.bitwise(code, "or", high, low)
-    if c.known is not None and c.is_uniform:
-        return _permute(code, a, b, c.known)
-    result = constant("i32", 0)
-    for j in range(4):
-        byte = _chosen_byte(code, both, integers.shift_right(code, c, 4 * j))
-        result = integers.bitwise(code, "or", result, integers.shift_left(code, byte, 8 * j))
-    return result
-
-
-def _chosen_byte(code, both, nibble):
-    """The byte that the low 4 bits of `nibble` name, or its sign eight times over."""
-    index = integers.bitwise(code, "and", nibble, constant("i32", 7))
-    moved = integers.shift(code, "lshr", both, integers.shift_left(code, index, 3))
-    byte = integers.bitwise(code, "and", _narrow(code, moved), constant("i32", 0xFF))
-    top = integers.shift_right(code, byte, 7)
-    spread = integers.multiply(code, top, constant("i32", 0xFF))
-    flag = integers.bitwise(code, "and", nibble, constant("i32", 8))
-    signs = compare_integers(code, "ne", False, flag, constant("i32", 0))
-    return select(code, signs, spread, byte)
-
-
-def _permute(code, a, b, selector):
-    """The same for a constant selector: bytes that travel alike move together."""
-    moves, result = {}, constant("i32", 0)
-    for j in range(4):
-        nibble = selector >> 4 * j & 15
-        source, byte = (b if nibble & 4 else a), nibble & 3
-        if nibble & 8:
-            spread = integers.shift_right(
-                code, integers.shift_left(code, source, 8 * (3 - byte)), 31, True
-            )
-            part = integers.bitwise(code, "and", spread, constant("i32", 0xFF << 8 * j))
-            result = integers.bitwise(code, "or", result, part)
-        else:
-            key = (nibble >> 2 & 1, 8 * (j - byte))
-            moves[key] = moves.get(key, 0) | 0xFF << 8 * j
-    for (second, distance), mask in moves.items():
-        moved = b if second else a
-        if distance > 0:
-            moved = integers.shift_left(code, moved, distance)
-        elif distance < 0:
-            moved = integers.shift_right(code, moved, -distance)
-        part = integers.bitwise(code, "and", moved, constant("i32", mask))
-        result = integers.bitwise(code, "or", result, part)
-    return result
-
-
 HANDLERS = {
     "and": logic, "or": logic, "xor": logic, "not": not_, "cnot": cnot, "shl": shift,
     "shr": shift, "shf": funnel, "lop3": lop3, "bfe": bfe, "bfi": bfi, "bmsk": bmsk,
-    "szext": szext, "popc": popc, "clz": clz, "bfind": bfind, "brev": brev, "prmt": prmt,
+    "szext": szext, "popc": popc, "clz": clz, "bfind": bfind, "brev": brev,
 }  # fmt: skip

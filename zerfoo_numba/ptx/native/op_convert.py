@@ -102,11 +102,32 @@ def _float_to_integer(code, op, source, result, a):
     if mode != "rzi":
         x = intrinsic(code, _INTEGRAL[mode], x)
     signed, bits = result[0] == "s", int(result[1:])
-    converted = conversion(code, "fptosi.sat" if signed else "fptoui.sat", x, f"i{bits}")
+    converted = _saturated(code, x, signed, bits)
     if source != "f64" and bits < 64:
         return converted  # NaN gives 0
     nan = apply(code, "fcmp uno {t} {0}, {0}", x, result="i1")
     return select(code, nan, constant(f"i{bits}", 1 << bits - 1), converted)
+
+
+def _saturated(code, x, signed, bits):
+    """A float to the nearest integer there is; NaN to 0.
+
+    LLVM has an intrinsic for it, which it takes apart lane by lane for vectors.
+    """
+    name, kind = "fptosi" if signed else "fptoui", f"i{bits}"
+    if x.is_uniform:
+        return conversion(code, name + ".sat", x, kind)
+    low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1)) if signed else (0, 2**bits)
+    least, over = (uniform(x.type, float_text(float(n), x.type)) for n in (low, high))
+    zero = uniform(x.type, float_text(0.0, x.type))
+    enough = apply(code, "fcmp oge {t} {0}, {1}", x, least, result="i1")
+    inside = apply(code, "fcmp olt {t} {0}, {1}", x, over, result="i1")
+    above = apply(code, "fcmp oge {t} {0}, {1}", x, over, result="i1")
+    below = apply(code, "fcmp olt {t} {0}, {1}", x, least, result="i1")
+    safe = select(code, enough, select(code, inside, x, zero), zero)
+    converted = apply(code, name + " {t} {0} to {r}", safe, result=kind)
+    converted = select(code, above, constant(kind, high - 1), converted)
+    return select(code, below, constant(kind, low), converted)
 
 
 def _float_to_float(code, op, source, result, a):

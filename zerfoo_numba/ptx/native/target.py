@@ -62,6 +62,22 @@ class Target:
             return "vnni", 8
         return ("madd", 8) if "avx2" in self._names else None
 
+    @functools.cached_property
+    def byte_shuffle(self):
+        """(instruction, bytes at a time) that picks bytes out of 16 by number, or None."""
+        if self.triple.startswith(("aarch64", "arm64")):
+            return "llvm.aarch64.neon.tbl1.v16i8", 16
+        if not self.is_x86:
+            return None
+        if self.has_avx512:
+            return "llvm.x86.avx512.pshuf.b.512", 64
+        return ("llvm.x86.avx2.pshuf.b", 32) if "avx2" in self._names else None
+
+    @functools.cached_property
+    def has_multishift(self):
+        """vpmultishiftqb: any eight bits of 64 for each byte."""
+        return self.has_avx512 and "avx512vbmi" in self._names
+
     @property
     def identity(self):
         """What object code depends on besides its source."""

@@ -12,6 +12,7 @@ from zerfoo_numba.ptx.native import (
     op_half,
     op_integer,
     op_packed,
+    op_permute,
     op_warp,
     waits,
 )
@@ -19,9 +20,9 @@ from zerfoo_numba.ptx.native.opcode import Opcode
 
 _FLOAT, _HALF = ("f32", "f64"), ("f16", "f16x2", "bf16", "bf16x2")
 _ANY = {
-    **op_integer.HANDLERS, **op_compare.HANDLERS, **op_bits.HANDLERS, **op_convert.HANDLERS,
-    **op_approx.HANDLERS, **op_packed.HANDLERS, **op_warp.HANDLERS, **op_atomic.HANDLERS,
-    **memory.HANDLERS, **waits.HANDLERS,
+    **op_integer.HANDLERS, **op_compare.HANDLERS, **op_bits.HANDLERS, **op_permute.HANDLERS,
+    **op_convert.HANDLERS, **op_approx.HANDLERS, **op_packed.HANDLERS, **op_warp.HANDLERS,
+    **op_atomic.HANDLERS, **memory.HANDLERS, **waits.HANDLERS,
 }  # fmt: skip
 
 
