@@ -17,7 +17,9 @@ class Golden:
 
     `keys` {name without the architecture: value}; `stored(name, array)` is the array the file holds
     under a GGUF name; `extra` are tensors that are no parameters; `embedding` is the standard
-    deviation of token_embd; `types` {start of a name: K-quant} of matrices made of random blocks.
+    deviation of token_embd; `types` {start of a name: block format} of matrices of random blocks.
+    `initial(name, noise)` makes a parameter of normally distributed noise, or None for the rule of
+    all others; `vocabulary` is "llama" or "rwkv".
     """
 
     model: object
@@ -27,6 +29,8 @@ class Golden:
     extra: dict = field(default_factory=dict)
     embedding: float = 1.0
     types: dict = field(default_factory=dict)
+    initial: object = staticmethod(lambda name, noise: None)
+    vocabulary: str = "llama"
 
 
 def tiny(model_class, **fields):

@@ -14,7 +14,16 @@ import gguf
 import numpy as np
 import torch
 
-from tests.parity.golden import gemma, llama, parallel, qwen_phi
+from tests.parity.golden import (
+    experts,
+    gemma,
+    llama,
+    mamba_models,
+    more_rows,
+    parallel,
+    qwen_phi,
+    rwkv,
+)
 from tests.parity.golden.description import V
 
 HERE = Path(__file__).parent
@@ -38,11 +47,28 @@ MODELS = {
         parallel.commandr_qk_norm,
         parallel.falcon,
         parallel.falcon_40b,
+        experts.mixtral,
+        experts.qwen2moe,
+        experts.qwen3moe,
+        more_rows.olmo2,
+        more_rows.granite,
+        more_rows.starcoder2,
+        more_rows.gpt2,
+        mamba_models.mamba,
+        mamba_models.falcon_mamba,
+        rwkv.rwkv6,
+        rwkv.rwkv6_older,
+        rwkv.rwkv7,
+        rwkv.rwkv7_ungated,
     )
 }
-K_QUANTS = {  # bytes of a block of 256, where its float16 scale d is, and std / d of random fields
-    "Q4_K": (144, 0, 250),
-    "Q6_K": (210, 208, 1370),
+# Elements and bytes of a block, where its float16 scale d is, and std / d of random fields.
+FORMATS = {
+    "Q4_0": (32, 18, 0, 4.6),
+    "Q5_0": (32, 22, 0, 9.2),
+    "Q8_0": (32, 34, 0, 74),
+    "Q4_K": (256, 144, 0, 250),
+    "Q6_K": (256, 210, 208, 1370),
 }
 
 
@@ -53,40 +79,56 @@ def randomise(golden):
     with torch.no_grad():
         for name, parameter in golden.model.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator)
-            if "embed" in name:
+            own = golden.initial(name, noise)
+            if own is not None:
+                parameter.copy_(own)
+            elif "embed" in name:
                 parameter.copy_(noise * golden.embedding)
             elif "bias" in name:
                 parameter.copy_(noise * 0.3)
             elif "norm" in name or "ln_" in name:
                 parameter.copy_(noise * 0.3 + centre)
             else:
-                parameter.copy_(noise * 1.5 / parameter.shape[1] ** 0.5)
+                parameter.copy_(noise * 1.5 / parameter.shape[-1] ** 0.5)
 
 
-def random_k_quant(rng, shape, kind, std):
-    """Bytes (rows, bytes) of random fields whose values have about that standard deviation."""
-    size, at, spread = K_QUANTS[kind]
-    blocks = rng.integers(0, 256, (shape.numel() // 256, size), np.uint8)
+def random_blocks(rng, shape, kind, std):
+    """Bytes (.., bytes) of random fields whose values have about that standard deviation."""
+    elements, size, at, spread = FORMATS[kind]
+    blocks = rng.integers(0, 256, (shape.numel() // elements, size), np.uint8)
     d = np.full((len(blocks), 1), std / spread, np.float16)
     blocks[:, at : at + 2] = d.view(np.uint8)
     if kind == "Q4_K":  # d scale q - dmin min, q 0 .. 15: the mins centre it
         blocks[:, 2:4] = (d * np.float16(7.5)).view(np.uint8)
-    return blocks.reshape(shape[0], -1)
+    return blocks.reshape(*shape[:-1], -1)
+
+
+def named_parts(golden):
+    """(GGUF name, parameter) of everything the file holds; one parameter may be two tensors."""
+    names = gguf.get_tensor_name_map(golden.arch, golden.model.config.num_hidden_layers)
+    for name, parameter in golden.model.named_parameters():
+        if name.endswith("experts.gate_up_proj"):
+            block = name.split(".")[2]
+            halves = parameter.chunk(2, dim=1)
+            for part, half in zip(("gate", "up"), halves, strict=True):
+                yield f"blk.{block}.ffn_{part}_exps.weight", half
+            continue
+        tensor = names.get_name(name, try_suffixes=(".weight", ".bias")) or name
+        complete = tensor.endswith((".weight", ".bias", "ssm_a", "ssm_d"))
+        yield tensor if complete else f"{tensor}.weight", parameter
 
 
 def file_tensors(golden):
     """{GGUF name: (array, type)}; parameters of a quantised type become what the file says."""
     rng = np.random.default_rng(0)
-    names = gguf.get_tensor_name_map(golden.arch, golden.model.config.num_hidden_layers)
     tensors = {}
-    for name, parameter in golden.model.named_parameters():
-        tensor = names.get_name(name, try_suffixes=(".weight", ".bias"))
+    for tensor, parameter in named_parts(golden):
         kind = next((t for start, t in golden.types.items() if tensor.startswith(start)), "F32")
         if kind == "F32" or "norm" in tensor:
             tensors[tensor] = golden.stored(tensor, parameter.detach()).numpy().copy(), None
             continue
-        std = golden.embedding if "embed" in name else 1.5 / parameter.shape[1] ** 0.5
-        blocks = random_k_quant(rng, parameter.shape, kind, std)
+        std = golden.embedding if "_embd" in tensor else 1.5 / parameter.shape[-1] ** 0.5
+        blocks = random_blocks(rng, parameter.shape, kind, std)
         kind = gguf.GGMLQuantizationType[kind]
         with torch.no_grad():
             parameter.copy_(torch.from_numpy(gguf.dequantize(blocks, kind)))
@@ -98,9 +140,10 @@ def write_gguf(path, golden):
     arch = gguf.MODEL_ARCH_NAMES[golden.arch]
     writer = gguf.GGUFWriter(path, arch)
     add = {int: writer.add_uint32, float: writer.add_float32, str: writer.add_string}
+    add[bool] = writer.add_bool
     for key, value in golden.keys.items():
         add[type(value)](f"{arch}.{key}", value)
-    write_vocabulary(writer)
+    {"llama": write_vocabulary, "rwkv": write_byte_vocabulary}[golden.vocabulary](writer)
     for name, (array, kind) in file_tensors(golden).items():
         writer.add_tensor(name, array, raw_dtype=kind)
     writer.write_header_to_file()
@@ -123,6 +166,17 @@ def write_vocabulary(writer):
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
     writer.add_add_bos_token(True)
+
+
+def write_byte_vocabulary(writer):
+    """RWKV's kind of vocabulary: byte strings, of which the longest that fits is taken."""
+    texts = [chr(code) for code in range(64, 64 + V - 8)] + [r"\x00", r"\n", r"\xff", "AB", "ABC"]
+    tokens = ["<s>", *texts, r"\xe2\x82\xac", r"\n\n"]
+    writer.add_tokenizer_model("rwkv")
+    writer.add_token_list(tokens)
+    writer.add_token_types([gguf.TokenType.CONTROL] + [gguf.TokenType.NORMAL] * (V - 1))
+    writer.add_eot_token_id(0)
+    writer.add_eos_token_id(V - 1)
 
 
 def make(name):
