@@ -1,4 +1,4 @@
-"""Against a peer: python -m bench.compare -m FILE [--against llama.cpp] [-n 64] [-p 512]
+"""Against peers: python -m bench.compare -m FILE [--against llama.cpp,ollama] [-n 64] [-p 512]
 
 Same file, same token ids, same counts, interleaved A B A B in one run, because shared machines
 change speed from minute to minute: only the ratio of neighbours says something. A peer that is not
@@ -6,20 +6,23 @@ there is named as missing, never estimated.
 
 llama.cpp: `llama-bench` at LLAMA_BENCH or on PATH; else llama-cpp-python in the interpreter that
 LLAMA_CPP_PYTHON names, or in this one. LLAMA_CPP_EXTRA_BUFFERS=0 turns its repacked buffers off.
+Ollama: the server at OLLAMA_HOST (bench/ollama_peer.py).
 """
 
 import argparse
+import datetime
 import importlib.util
 import json
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 from pathlib import Path
 
 import zerfoo_numba
 from bench.environment import environment
+from bench.interval import summary
+from bench.ollama_peer import find_ollama
 from zerfoo_numba.errors import ZerfooError
 
 PEER = Path(__file__).parent / "llama_cpp_peer.py"
@@ -33,7 +36,7 @@ class Ours:
         self.about = {
             "device": self.model.device.description,
             "activation": self.model.activation,
-            "cache_type": self.model.walk.cache.type,
+            "cache_type": self.model.walk.cache.types[0],
         }
 
     def prefill(self, ids):
@@ -84,20 +87,10 @@ class LlamaCppPython:
 class LlamaBench:
     """llama-bench, a run of the program for each measurement."""
 
-    def __init__(self, program, path, threads):
-        self.command = [
-            program,
-            "-m",
-            path,
-            "-t",
-            str(threads),
-            "-r",
-            "1",
-            "-ngl",
-            "0",
-            "-o",
-            "json",
-        ]
+    def __init__(self, program, path, threads, gpu):
+        layers = "99" if gpu else "0"
+        more = ("-t", str(threads), "-r", "1", "-ngl", layers, "-o", "json")
+        self.command = [program, "-m", path, *more]
         self.about = {}
 
     def _run(self, *options):
@@ -118,11 +111,11 @@ class LlamaBench:
         return self._run("-p", "0", "-n", str(len(ids)))
 
 
-def find_llama_cpp(path, context, threads):
+def find_llama_cpp(path, context, threads, gpu=False):
     """The peer, or None with the reason why there is none."""
     program = os.environ.get("LLAMA_BENCH") or shutil.which("llama-bench")
     if program:
-        return LlamaBench(program, path, threads), None
+        return LlamaBench(program, path, threads, gpu), None
     python = os.environ.get("LLAMA_CPP_PYTHON")
     if python is None and importlib.util.find_spec("llama_cpp"):
         python = sys.executable
@@ -146,40 +139,52 @@ def interleave(sides, prompt, count, rounds, progress):
     return results
 
 
-def summary(results, peer, prompt_tokens, count):
-    """Medians, and the ratio ours / theirs of neighbours with its range over the rounds."""
-    record = {}
+def rates(results, peer, prompt_tokens, count):
+    """{"prefill", "decode"}: tokens/s of both sides in every round, and the ratio ours / theirs of
+    neighbours, its median and the bootstrap interval of that."""
+    found = {}
     for k, (what, tokens) in enumerate((("prefill", prompt_tokens), ("decode", count))):
         ours = [tokens / r["zerfoo-numba"][k] for r in results]
         theirs = [tokens / r[peer][k] for r in results]
-        ratios = sorted(a / b for a, b in zip(ours, theirs, strict=True))
-        record[what] = {
+        found[what] = {
             "tokens": tokens,
-            "zerfoo-numba_tokens_per_s": ours,
-            f"{peer}_tokens_per_s": theirs,
-            "ratio_median": statistics.median(ratios),
-            "ratio_range": [ratios[0], ratios[-1]],
+            "ours_tokens_per_s": ours,
+            "theirs_tokens_per_s": theirs,
+            "ratio": summary([a / b for a, b in zip(ours, theirs, strict=True)]),
         }
-    return record
+    return found
 
 
 def compare(options, progress):
     path = options.model
     threads = options.threads or len(os.sched_getaffinity(0))
     context = options.prompt_tokens + options.n + 16
-    peer, missing = find_llama_cpp(path, context, threads)
+    ours = Ours(path, context, options.device, threads)
+    gpu = ours.model.device.name == "cuda"
+    found = {
+        "llama.cpp": lambda: find_llama_cpp(path, context, threads, gpu),
+        "ollama": lambda: find_ollama(path, context, threads),
+    }
+    found = {name: found[name]() for name in options.against}
+    sides = {"zerfoo-numba": ours} | {n: peer for n, (peer, _) in found.items() if peer}
     record = {
         **environment(), "model_filename": Path(path).name,
         "model_size": Path(path).stat().st_size, "threads": threads,
+        "test_time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "missing": {name: reason for name, (peer, reason) in found.items() if peer is None},
+        "peers": {},
     }  # fmt: skip
-    if peer is None:
-        return {**record, "missing": {"llama.cpp": missing}}
-    ours = Ours(path, context, options.device, threads)
+    if len(sides) == 1:
+        return record
     prompt = [2 + i % 200 for i in range(options.prompt_tokens)]
-    sides = {"zerfoo-numba": ours, "llama.cpp": peer}
-    results = interleave(sides, prompt, options.n, options.rounds, progress)
-    about = {name: side.about for name, side in sides.items()}
-    return record | {"sides": about} | summary(results, "llama.cpp", len(prompt), options.n)
+    try:
+        results = interleave(sides, prompt, options.n, options.rounds, progress)
+    finally:
+        if "ollama" in sides:
+            sides["ollama"].close()
+    for name in sides.keys() - {"zerfoo-numba"}:
+        record["peers"][name] = rates(results, name, len(prompt), options.n)
+    return record | {"sides": {name: side.about for name, side in sides.items()}}
 
 
 def main(argv=None):
@@ -187,7 +192,7 @@ def main(argv=None):
         prog="python -m bench.compare", description=__doc__.split("\n")[0]
     )
     parser.add_argument("-m", "--model", required=True)
-    parser.add_argument("--against", default="llama.cpp", choices=["llama.cpp"])
+    parser.add_argument("--against", default="llama.cpp", help="llama.cpp,ollama or one of them")
     parser.add_argument("-n", type=int, default=64, help="decoded tokens a round")
     parser.add_argument("-p", "--prompt-tokens", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=5)
@@ -195,6 +200,9 @@ def main(argv=None):
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", help="also write the record to this JSON file")
     options = parser.parse_args(argv)
+    options.against = options.against.split(",")
+    if unknown := set(options.against) - {"llama.cpp", "ollama"}:
+        parser.error(f"--against takes llama.cpp and ollama, not {', '.join(sorted(unknown))}")
     try:
         record = compare(options, lambda text: print(text, file=sys.stderr))
     except ZerfooError as error:

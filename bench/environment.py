@@ -3,6 +3,7 @@
 import os
 import platform
 import re
+import shutil
 import subprocess
 from importlib import metadata
 from pathlib import Path
@@ -13,9 +14,19 @@ PACKAGES = (
 )  # fmt: skip
 
 
+# nvidia-smi's names of what is asked of the GPU.
+GPU_FIGURES = (
+    "name", "driver_version", "memory.total", "memory.used", "clocks.sm", "clocks.max.sm",
+    "clocks.mem", "clocks.max.mem", "power.draw", "power.limit", "pstate", "temperature.gpu",
+    "ecc.mode.current", "persistence_mode", "utilization.gpu",
+)  # fmt: skip
+
+
 def environment():
     """A JSON-ready record; works with and without a GPU."""
+    gpu = _gpu()
     return {
+        **({"gpu": gpu} if gpu else {}),
         "cpu_info": _cpu(),
         "cores": os.cpu_count(),
         "memory_gib": _memory_gib(),
@@ -41,6 +52,31 @@ def _git(*arguments):
     except OSError:
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def _gpu():
+    """The first GPU by nvidia-smi, or None; `warnings` says what spoils a figure taken now."""
+    rows = _nvidia_smi(f"--query-gpu={','.join(GPU_FIGURES)}")
+    if not rows:
+        return None
+    cells = [cell.strip() for cell in rows[0].split(",")]
+    found = dict(zip(GPU_FIGURES, cells, strict=False))
+    others = len(_nvidia_smi("--query-compute-apps=used_memory"))
+    found["processes"] = others
+    found["warnings"] = [f"{others} processes use the GPU"] if others > 1 else []
+    return found
+
+
+def _nvidia_smi(query):
+    """The lines that answer a query; none where there is no driver. Process ids are not asked."""
+    if shutil.which("nvidia-smi") is None:
+        return []
+    command = ["nvidia-smi", query, "--format=csv,noheader,nounits", "--id=0"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return done.stdout.strip().splitlines() if done.returncode == 0 else []
 
 
 def _cpu():

@@ -9,9 +9,13 @@ multiprocessor are the most that dp4a can reach.
 from dataclasses import dataclass, field
 
 from zerfoo_numba.errors import InputError
+from zerfoo_numba.gpu_memory import GPU_MEMORY
 
 SCHEDULERS = 4  # warp schedulers per multiprocessor, each issues one warp instruction per clock
 WARP = 32
+# From one kernel of a CUDA graph to the next, on an H100. Hazy Research, Look Ma, No Bubbles!
+# Designing a Low-Latency Megakernel for Llama-1B, 2025. Not confirmed for the other GPUs.
+BOUNDARY_US = 1.3
 DP4A_OPS = 8  # four multiplies and four adds
 
 THROUGHPUT = "CUDA C++ Best Practices Guide, Throughput of Native Arithmetic Instructions"
@@ -71,12 +75,13 @@ class GPU:
         return 1e6 * self.clock_mhz * schedulers * WARP
 
 
-def _gpu(name, cc, *figures, board, chip, published, lanes=128):
-    """`board` is the source of memory and bandwidth, `chip` of the rest but the pipelines."""
-    memory, bandwidth, multiprocessors, clock, l2, tflops = figures
+def _gpu(name, cc, *figures, chip, published, lanes=128):
+    """`chip` is the source of everything but the memory and the pipelines."""
+    memory = GPU_MEMORY[name]
+    multiprocessors, clock, l2, tflops = figures
     sources = {
-        "memory_gb": board,
-        "gb_per_s": board,
+        "memory_gb": memory.source,
+        "gb_per_s": memory.source,
         "multiprocessors": chip,
         "clock_mhz": chip,
         "fma_lanes": THROUGHPUT,
@@ -86,38 +91,35 @@ def _gpu(name, cc, *figures, board, chip, published, lanes=128):
         "issue_per_s": ISSUE,
     }
     chip = (multiprocessors, clock, lanes, 64, l2, tflops)
-    return GPU(name, cc, memory, bandwidth, *chip, sources)
+    return GPU(name, cc, memory.gb, memory.gb_per_s, *chip, sources)
 
 
-_GA102 = "NVIDIA Ampere GA102 GPU Architecture whitepaper, appendix A, GeForce RTX 3090"
-_ADA = "NVIDIA Ada GPU Architecture whitepaper, appendix A, GeForce RTX 4090"
-_A100 = "NVIDIA A100 80GB Tensor Core GPU datasheet, SXM"
+_GA102 = GPU_MEMORY["RTX 3090"].source
+_ADA = GPU_MEMORY["RTX 4090"].source
+_A100 = GPU_MEMORY["A100"].source
 _GA100 = "NVIDIA A100 Tensor Core GPU Architecture whitepaper"
-_H100 = "NVIDIA H100 Tensor Core GPU datasheet, SXM"
-_H200 = "NVIDIA H200 Tensor Core GPU datasheet, SXM"
-_SPARK = "NVIDIA DGX Spark datasheet"
+_H100 = GPU_MEMORY["H100"].source
+_H200 = GPU_MEMORY["H200"].source
 _B200_DRIVER = "device attributes read from the driver of a B200, pytorch/ao pull request 4002"
 
-# name, compute capability; memory GB, GB/s, multiprocessors, MHz, L2 MiB, published TFLOP/s
+# name, compute capability; multiprocessors, MHz, L2 MiB, published TFLOP/s
 _TABLE = (
-    _gpu("GB10", (12, 1), 128, 273.0, 48, 2418, 24.0, 31.0,
-         board=_SPARK, chip="deviceQuery of the CUDA samples, run on a DGX Spark",
+    _gpu("GB10", (12, 1), 48, 2418, 24.0, 31.0,
+         chip="deviceQuery of the CUDA samples, run on a DGX Spark",
          published="A. Skende, NVIDIA, Hot Chips 2025"),
-    _gpu("RTX 3090", (8, 6), 24, 936.0, 82, 1695, 6.0, 35.6,
-         board=_GA102, chip=_GA102, published=_GA102),
-    _gpu("RTX 4090", (8, 9), 24, 1008.0, 128, 2520, 72.0, 82.6,
-         board=_ADA, chip=_ADA, published=_ADA),
-    _gpu("A100", (8, 0), 80, 2039.0, 108, 1410, 40.0, 19.5,
-         board=_A100, chip=_GA100, published=_A100, lanes=64),
-    _gpu("H100", (9, 0), 80, 3350.0, 132, 1980, 50.0, 67.0,
-         board=_H100, chip="deviceQuery of the CUDA samples, run on an H100 80GB HBM3",
+    _gpu("RTX 3090", (8, 6), 82, 1695, 6.0, 35.6,
+         chip=_GA102, published=_GA102),
+    _gpu("RTX 4090", (8, 9), 128, 2520, 72.0, 82.6,
+         chip=_ADA, published=_ADA),
+    _gpu("A100", (8, 0), 108, 1410, 40.0, 19.5,
+         chip=_GA100, published=_A100, lanes=64),
+    _gpu("H100", (9, 0), 132, 1980, 50.0, 67.0,
+         chip="deviceQuery of the CUDA samples, run on an H100 80GB HBM3",
          published=_H100),
-    _gpu("H200", (9, 0), 141, 4800.0, 132, 1980, None, 67.0,
-         board=_H200, chip="the GH100 of the H100 SXM; 132 x 128 x 2 x 1.98 GHz is the datasheet's "
+    _gpu("H200", (9, 0), 132, 1980, None, 67.0,
+         chip="the GH100 of the H100 SXM; 132 x 128 x 2 x 1.98 GHz is the datasheet's "
          "67 TFLOP/s", published=_H200),
-    # 7,680 bits at 3,996 MHz; the DGX B200 datasheet rounds it up to 64 TB/s for eight.
-    _gpu("B200", (10, 0), 180, 7672.0, 148, 1965, 126.5, 80.0,
-         board=f"{_B200_DRIVER}; capacity: NVIDIA DGX B200 datasheet",
+    _gpu("B200", (10, 0), 148, 1965, 126.5, 80.0,
          chip=f"{_B200_DRIVER}; clock: nvidia-smi, greatest SM clock",
          published="NVIDIA Blackwell Architecture Technical Brief, HGX B200"),
 )  # fmt: skip

@@ -19,8 +19,9 @@ from zerfoo_numba.devices.emulator import EmulatorDevice
 from zerfoo_numba.errors import InputError
 from zerfoo_numba.gguf_file import TYPE_BY_NAME, Tensor, open_gguf
 from zerfoo_numba.kernels import matvec
-from zerfoo_numba.model import CHUNK, Walk
+from zerfoo_numba.model import Walk
 from zerfoo_numba.ops import Call, Ops
+from zerfoo_numba.quant import packed
 
 SECTOR = 32  # bytes that one memory transaction moves at least
 SAMPLE = 8  # blocks after which the sectors of a matvec's rows lie as before (see `sampled`)
@@ -60,18 +61,28 @@ class RecordingDevice(Device):
     def __init__(self):
         super().__init__()
         self.launches = []
-        self._end, self._names = 256, {}
+        self._end, self._names, self._sizes = 256, {}, {}
 
     def allocate(self, nbytes, name, element):
         address = self._end
         self._end += -(-nbytes // 256) * 256
-        self._names[address] = name
+        self._names[address], self._sizes[address] = name, nbytes
         return address
 
     def release(self, address):
-        pass
+        del self._sizes[address]
+
+    def held(self):
+        """(name, bytes) of every buffer that is still there."""
+        return [(self._names[address], nbytes) for address, nbytes in self._sizes.items()]
 
     def write(self, buffer, array):
+        pass
+
+    def read(self, buffer):
+        return np.zeros(buffer.shape, buffer.dtype)
+
+    def synchronize(self):
         pass
 
     def launch(self, kernel, grid, block, args, shared=0):
@@ -94,6 +105,7 @@ class Group:
     launch: Launch
     weights: list[str]
     launches: int = 0
+    cache_bytes: int = 0  # of keys and values that all the launches attend to
     parts: set[str] = field(default_factory=set)
     weight_bytes: int = 0
 
@@ -115,7 +127,13 @@ def header(model):
         for name, (dims, kind) in synth.shape_tensors(shape, recipe).items()
     }
     metadata = synth.shape_metadata(model, shape, recipe)
-    return SimpleNamespace(path=model, metadata=metadata, tensors=tensors)
+    return SimpleNamespace(
+        path=model, metadata=metadata, tensors=tensors, release_memory=_nothing, check_size=_nothing
+    )
+
+
+def _nothing():
+    """There is no file whose pages could be let go, or that could have been cut off."""
 
 
 def _absent(dims, kind):
@@ -125,18 +143,26 @@ def _absent(dims, kind):
     return np.broadcast_to(data, nbytes)
 
 
-def record(gguf, tokens, cached, cache_type):
+def record(gguf, tokens, cached, cache_type, activation="float"):
     """The groups of a step over `tokens` after `cached` others; one token is a greedy decode step.
 
     `gguf` as from `header`; more tokens than pass through the layers together: InputError.
     """
-    if tokens > CHUNK:
-        raise InputError(f"a prefill of {tokens} tokens is more than one chunk of {CHUNK}")
+    calls, launches = recorded(gguf, tokens, cached, cache_type, activation)[1:]
+    return grouped(gguf, calls, launches)
+
+
+def recorded(gguf, tokens, cached, cache_type, activation="float"):
+    """(the walk, the calls and the launches in their order) of the step that `record` describes."""
     device = RecordingDevice()
+    chunk = device.chunk
+    if tokens > chunk:
+        raise InputError(f"a prefill of {tokens} tokens is more than one chunk of {chunk}")
     ops = Ops(device)
     config = ModelConfig.from_gguf(gguf)
-    walk = Walk(ops, gguf, config, cached + max(tokens, CHUNK) + 1, cache_type)
+    walk = Walk(ops, gguf, config, cached + max(tokens, chunk) + 1, cache_type, activation)
     ops.calls = []
+    device.launches.clear()  # those that packed weights
     walk.embed(tokens)
     walk.layers(tokens, cached)
     walk.project(walk.logits, tokens - 1)
@@ -144,10 +170,11 @@ def record(gguf, tokens, cached, cache_type):
         walk.choose(1)
     else:
         ops.advance(walk.position, tokens)
-    return _grouped(gguf, ops.calls, device.launches)
+    return walk, ops.calls, device.launches
 
 
-def _grouped(gguf, calls, launches):
+def grouped(gguf, calls, launches):
+    """The calls and launches of a step as Groups, in the order of the first of each."""
     groups = {}
     for call, launch in zip(calls, launches, strict=True):
         key = (call.name, tuple(call.shape.items()), launch.key)
@@ -157,18 +184,30 @@ def _grouped(gguf, calls, launches):
         group.parts.update(name.split(".")[-2] for name in read)
         if call.name != "embed":
             group.weight_bytes += sum(gguf.tensors[name].data.nbytes for name in read)
+        if call.name.startswith("attention"):
+            group.cache_bytes += _attended(call, launch)
     return list(groups.values())
+
+
+def _attended(call, launch):
+    """Bytes of the rows of keys and values between the window's begin and the last token."""
+    seen = call.shape["S"] + call.shape["T"]
+    rows = min(seen, call.shape["window"] or seen)
+    buffers = (a for a in launch.args if isinstance(a, Buffer))
+    named = zip(launch.names, buffers, strict=True)
+    return sum(rows * a.nbytes // a.shape[0] for name, a in named if name.endswith("_cache"))
 
 
 def sampled(group):
     """Whether every block of the launch does the same, so that some of them tell of all.
 
-    A matvec's blocks take 4 rows each. A row is a whole number of bytes, so 8 blocks later the rows
-    lie as they did within their 32-byte sectors, and all counts have grown by the same numbers.
+    A matvec's blocks take 4 rows each, or 8 of a packed layout. A row is a whole number of bytes,
+    so 8 blocks later the rows lie as they did within their 32-byte sectors, and all counts have
+    grown by the same numbers.
     """
-    shape = group.call.shape
-    rows = group.call.name in ("matvec", "matmul") and shape["N"] % matvec.WARPS == 0
-    return rows and group.launch.grid[0] > 3 * SAMPLE
+    each = {"matvec": matvec.WARPS, "matmul": matvec.WARPS, "matvec_int8": packed.ROWS}
+    rows = each.get(group.call.name)
+    return bool(rows) and group.call.shape["N"] % rows == 0 and group.launch.grid[0] > 3 * SAMPLE
 
 
 @dataclass(frozen=True)
@@ -176,7 +215,8 @@ class Counts:
     """What one launch does, by the emulator.
 
     Sectors of 32 bytes are counted once for each request of a warp that touches them; of those,
-    `weight_sectors` lie in the model's tensors. `unique_sectors` are counted once for the launch,
+    `weight_sectors` lie in the model's tensors, `cache_sectors` are loads from keys and values.
+    `unique_sectors` are counted once for the launch,
     loads and stores apart: what memory must deliver and take if no cache helped.
     `origin` says which blocks of the grid were run.
     """
@@ -185,6 +225,7 @@ class Counts:
     warp_instructions: int
     sectors: int
     weight_sectors: int
+    cache_sectors: int
     unique_sectors: int
     origin: str
 
@@ -230,6 +271,7 @@ class LaunchCounter:
             counters.warp_instructions,
             counters.loads.sectors + counters.stores.sectors,
             sum(counters.arrays[name].loads.sectors for name in group.weights),
+            sum(a.loads.sectors for n, a in counters.arrays.items() if n.endswith("_cache")),
             counters.unique_sectors,
         )
 

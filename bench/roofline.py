@@ -33,6 +33,8 @@ ORIGINS = {
     "which blocks of the grid; per launch",
     "sectors": "32-byte sectors, once for each request of a warp that touches them",
     "weight_sectors": "those of the sectors that lie in the model's tensors",
+    "cache_bytes": "bytes of the keys and values that the launches attend to, all launches",
+    "cache_sectors": "those of the sectors that are loads from keys and values",
     "unique_sectors": "32-byte sectors, once for the launch, loads and stores apart",
     "weight_bytes": "bytes of the model's tensors that the launches are given, all launches; "
     "nothing of the embedding where only rows of it are read",
@@ -50,7 +52,7 @@ def label(group):
     """(operation, shape) as a reader would write them."""
     shape, parts = group.call.shape, " ".join(sorted(group.parts))
     match group.call.name:
-        case "matvec" | "matmul" as name:
+        case name if {"type_name", "N", "K"} <= shape.keys():
             return f"{name} {parts}", f"{shape['type_name']} {shape['N']}x{shape['K']}"
         case "attention_decode" | "attention_prefill" as name:
             seen, window = shape["S"] + shape["T"], shape["window"]
@@ -88,6 +90,8 @@ def point(gpu, group, counts):
         "warp_instructions": counts.warp_instructions,
         "sectors": counts.sectors,
         "weight_sectors": counts.weight_sectors,
+        "cache_bytes": group.cache_bytes,
+        "cache_sectors": counts.cache_sectors,
         "unique_sectors": counts.unique_sectors,
         "counted": counts.origin,
         **{f"{name}_us": time for name, time in times.items()},

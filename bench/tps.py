@@ -2,19 +2,23 @@
 
 The procedure: prefill, a warm-up of decode steps thrown away, then N decode steps timed from the
 first to the last, greedy, with no stop at an end-of-text token and nothing read back in between;
-the whole at least three times, the median reported. Field names are llama-bench's where it has one;
-ours begin with x_.
+the whole at least three times, the median reported with its bootstrap interval and every sample.
+Afterwards the first tokens are decoded again without the graph: they must be the same.
+Field names are llama-bench's where it has one; ours begin with x_.
 """
 
 import argparse
 import datetime
 import hashlib
 import json
+import resource
 import statistics
 import sys
+import time
 
 import zerfoo_numba
 from bench.environment import environment
+from bench.interval import median_interval
 from zerfoo_numba.errors import ZerfooError
 
 WARM_UP = 16
@@ -34,6 +38,7 @@ def measure(model, ids, count, runs, warm_up=WARM_UP, progress=lambda text: None
             model.continue_greedy(count)
         produced = model.history(len(ids), warm_up + count + 1)
         sample = {
+            "ids": produced[:warm_up],
             "prefill_ns": round(prefill.seconds * 1e9),
             "decode_ns": round(decode.seconds * 1e9),
             "graph_share": model.stats.graph_share,
@@ -43,6 +48,23 @@ def measure(model, ids, count, runs, warm_up=WARM_UP, progress=lambda text: None
         samples.append(sample)
         progress(f"run {run + 1} of {runs}: {count / decode.seconds:.3g} tokens/s")
     return samples
+
+
+def equal_without_graph(model, ids, produced):
+    """Whether walking every step gives the ids that were produced by replay."""
+    graph, model.graph = model.graph, False
+    try:
+        return model.greedy_ids(ids, len(produced)) == produced
+    finally:
+        model.graph = graph
+
+
+def memory_bytes(device):
+    """What is in use on a GPU now, or the most that this process has used of main memory."""
+    if device.name == "cuda":
+        free, total = device.memory_info()
+        return total - free
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def result(model, path, ids, count, samples):
@@ -57,8 +79,8 @@ def result(model, path, ids, count, samples):
         "model_filename": path.rsplit("/", 1)[-1],
         "model_type": f"{model.config.arch} {model.config.name}",
         "model_size": sum(t.data.nbytes for t in tensors),
-        "type_k": model.walk.cache.type,
-        "type_v": model.walk.cache.type,
+        "type_k": model.walk.cache.types[0],
+        "type_v": model.walk.cache.types[1],
         "n_prompt": 0,
         "n_gen": count,
         "n_depth": len(ids) + WARM_UP,
@@ -70,11 +92,15 @@ def result(model, path, ids, count, samples):
         "samples_ns": ns,
         "samples_ts": rates,
         "x_median_ts": statistics.median(rates),
+        "x_interval_ts": median_interval(rates),
         "x_prefill_tokens": len(ids),
         "x_prefill_samples_ns": [s["prefill_ns"] for s in samples],
         "x_graph_share": min(s["graph_share"] for s in samples),
         "x_launches_per_token": samples[0]["launches_per_token"],
         "x_ids_sha256": sorted({s["ids_sha256"] for s in samples}),
+        "x_ids_equal_without_graph": equal_without_graph(model, ids, samples[0]["ids"]),
+        "x_memory_bytes": memory_bytes(model.device),
+        "x_activation": model.activation,
         "x_device": model.device.description,
         "x_weight_bytes_by_type": _bytes_by_type(tensors),
     }
@@ -95,11 +121,14 @@ def main(argv=None):
     parser.add_argument("-r", "--runs", type=int, default=3)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--cache-type", default=None)
+    parser.add_argument("--activation", choices=("float", "int8"))
+    parser.add_argument("--depth", type=int, help="length of the prompt, made of its tokens")
+    parser.add_argument("--no-fuse", action="store_true", help="one launch for each operation")
     parser.add_argument("--no-graph", action="store_true", help="walk every step, no replay")
     parser.add_argument("--json", action="store_true", help="JSON on stdout instead of a line")
     options = parser.parse_args(argv)
-    if options.n < 1 or options.runs < 1:
-        parser.error("-n and --runs take a number of at least 1")
+    if options.n < 1 or options.runs < 1 or (options.depth or 1) < 1:
+        parser.error("-n, --runs and --depth take a number of at least 1")
     try:
         record = run(options)
     except ZerfooError as error:
@@ -109,7 +138,8 @@ def main(argv=None):
         print(json.dumps(record, indent=2))
     else:
         print(
-            f"{record['x_device']}: {record['x_median_ts']:.4g} tokens/s, median of "
+            f"{record['x_device']}: {record['x_median_ts']:.4g} tokens/s "
+            f"({record['x_interval_ts'][0]:.4g} to {record['x_interval_ts'][1]:.4g}), median of "
             f"{options.runs} x {options.n} tokens; {100 * record['x_graph_share']:.1f} % of "
             f"{record['x_launches_per_token']:.0f} launches a token in the graph"
         )
@@ -119,17 +149,24 @@ def main(argv=None):
 def run(options):
     vocabulary = zerfoo_numba.load_tokenizer(options.model)
     ids = vocabulary.encode(options.prompt)
+    if options.depth:
+        ids = [ids[i % len(ids)] for i in range(options.depth)]
     context = len(ids) + WARM_UP + options.n + 1
+    start = time.perf_counter()
     model = zerfoo_numba.load_model(
         options.model, device=options.device, context=context, cache_type=options.cache_type,
-        graph=not options.no_graph,
+        graph=not options.no_graph, fuse=not options.no_fuse, activation=options.activation,
     )  # fmt: skip
+    model.device.synchronize()
+    loaded = time.perf_counter() - start
 
     def progress(text):
         print(text, file=sys.stderr)
 
     samples = measure(model, ids, options.n, options.runs, progress=progress)
-    return result(model, options.model, ids, options.n, samples)
+    record = result(model, options.model, ids, options.n, samples)
+    switches = {"x_load_s": loaded, "x_fuse": not options.no_fuse}
+    return record | switches
 
 
 if __name__ == "__main__":
