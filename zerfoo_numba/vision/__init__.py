@@ -1,0 +1,1 @@
+"""Images as input: decoding, preprocessing, and the tower that turns patches into tokens."""
