@@ -35,23 +35,43 @@ RECIPES = {
 FALLBACK = {"Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}
 
 
-def tensor_type(recipe, name, shape, L, tied):
+def tensor_type(recipe, name, shape, L, tied, falcon=False, experts=0):
     """The type that llama.cpp's quantiser gives the tensor `name` of a model with L layers.
 
-    Without its exceptions for experts, for Falcon, for q, k and v in one matrix and for Llama 70B.
+    `experts` of a layer, `falcon`: it makes exceptions for 8 and for that architecture. Without its
+    exception for Llama 70B.
     """
-    if len(shape) == 1:
-        return "F32"
     part = name.split(".")[-2]
+    if len(shape) == 1 or part in NOT_QUANTISED or name.endswith("ssm_a"):
+        return "F32"
+    kind = recipe.base
     if part == ("token_embd" if tied else "output"):
-        kind = recipe.head
-    elif part in ("attn_v", "ffn_down") and _more_bits(int(name.split(".")[1]), L):
-        kind = recipe.better
-    else:
-        kind = recipe.base
+        kind = "Q8_0" if falcon and recipe.head == "Q6_K" else recipe.head
+    elif kind not in _FLOATS and name.startswith("blk."):
+        kind = _type_in_block(recipe, part, int(name.split(".")[1]), L, falcon, experts)
     while shape[0] % TYPE_BY_NAME[kind].block_size:
         kind = FALLBACK.get(kind, "F16")
     return kind
+
+
+NOT_QUANTISED = (
+    *("ffn_gate_inp", "ffn_gate_inp_shexp", "position_embd", "ssm_conv1d", "time_mix_first"),
+    *("time_mix_w1", "time_mix_w2", "time_mix_decay_w1", "time_mix_decay_w2"),
+    "time_mix_lerp_fused",
+)
+
+
+def _type_in_block(recipe, part, i, L, falcon, experts):
+    base = recipe.base
+    if part in ("attn_k", "attn_v") and experts == 8:
+        return "Q8_0"
+    if part == "attn_output" and experts == 8 and base == "Q4_K":
+        return "Q5_K"
+    if part.startswith("ffn_down") and falcon and base == "Q4_K":
+        return "Q6_K" if i < L // 16 else "Q5_K" if _more_bits(i, L) else base
+    if part.startswith(("attn_v", "attn_qkv", "ffn_down")) and _more_bits(i, L):
+        return recipe.better
+    return base
 
 
 def _more_bits(i, L):

@@ -33,6 +33,8 @@ class Family:
         """The tokens before the words: special ones, then one for every byte."""
         if self.kind == "llama":
             return [*self.special, *(f"<0x{byte:02X}>" for byte in range(256))]
+        if self.kind == "rwkv":
+            return [*self.special, *(f"\\x{byte:02x}" for byte in range(256))]
         return [*self.special, *sorted(BYTE_OF, key=BYTE_OF.get)]
 
 
@@ -70,6 +72,57 @@ FAMILIES = {
         "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n"
         "{% endif %}",
     ),
+    "phi3": Family(
+        "llama", "default",
+        ("<unk>", "<s>", "</s>", "<|endoftext|>", "<|assistant|>", "<|end|>", "<|user|>"),
+        {"unknown": "<unk>", "bos": "<s>", "eos": "<|endoftext|>", "padding": "<|endoftext|>"},
+        "{{ bos_token }}{% for message in messages %}"
+        "{{ '<|assistant|>' if message.role == 'assistant' else '<|user|>' }}\n"
+        "{{ message.content | trim }}<|end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>\n{% endif %}",
+    ),
+    "qwen2.5": Family(
+        "gpt2", "qwen2",
+        ("<|endoftext|>", "<|im_start|>", "<|im_end|>"),
+        {"bos": "<|endoftext|>", "eos": "<|im_end|>", "padding": "<|endoftext|>"},
+        "{{ bos_token }}{% for message in messages %}<|im_start|>{{ message.role }}\n"
+        "{{ message.content | trim }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
+    ),
+    "command-r": Family(
+        "gpt2", "command-r",
+        ("<PAD>", "<BOS_TOKEN>", "<|START_OF_TURN_TOKEN|>", "<|END_OF_TURN_TOKEN|>",
+         "<|USER_TOKEN|>", "<|CHATBOT_TOKEN|>"),
+        {"bos": "<BOS_TOKEN>", "eos": "<|END_OF_TURN_TOKEN|>", "padding": "<PAD>"},
+        "{{ bos_token }}{% for message in messages %}<|START_OF_TURN_TOKEN|>"
+        "{{ '<|CHATBOT_TOKEN|>' if message.role == 'assistant' else '<|USER_TOKEN|>' }}"
+        "{{ message.content | trim }}<|END_OF_TURN_TOKEN|>{% endfor %}"
+        "{% if add_generation_prompt %}<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>{% endif %}",
+    ),
+    "falcon": Family(
+        "gpt2", "falcon",
+        ("<|endoftext|>", ">>BOS<<"),
+        {"bos": ">>BOS<<", "eos": "<|endoftext|>"},
+        "{{ bos_token }}{% for message in messages %}"
+        "{{ 'Falcon' if message.role == 'assistant' else 'User' }}: "
+        "{{ message.content | trim }}\n\n{% endfor %}"
+        "{% if add_generation_prompt %}Falcon:{% endif %}",
+    ),
+    "gpt-neox": Family(
+        "gpt2", "olmo",
+        ("<|endoftext|>", "<|padding|>"),
+        {"bos": "<|endoftext|>", "eos": "<|endoftext|>", "padding": "<|padding|>"},
+        "{{ bos_token }}{% for message in messages %}{{ message.content | trim }}\n{% endfor %}",
+    ),
+    "rwkv": Family(
+        "rwkv", "default",
+        ("<s>",),
+        {"bos": "<s>", "eos": "<s>"},
+        "{{ bos_token }}{% for message in messages %}"
+        "{{ 'Assistant' if message.role == 'assistant' else 'User' }}: "
+        "{{ message.content | trim }}\n\n{% endfor %}"
+        "{% if add_generation_prompt %}Assistant:{% endif %}",
+    ),
     "deepseek-r1": Family(
         "gpt2", "deepseek-r1-qwen",
         (_END, _BEGIN, _USER, _ASSISTANT),
@@ -91,6 +144,8 @@ def vocabulary(V, family="gemma3"):
         words = list(itertools.islice(_pieces(), rest))
         merging = {"scores": np.zeros(V, np.float32)}
         merging["scores"][len(first) :] = -np.arange(rest)
+    elif row.kind == "rwkv":  # the longest token that fits needs neither scores nor merges
+        words, merging = list(itertools.islice(_words(" "), rest)), {}
     else:
         merges = list(itertools.islice(_merges(), rest))
         words = list(map("".join, merges))

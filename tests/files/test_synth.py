@@ -127,7 +127,7 @@ def test_tiny_computes_finite_logits_of_ordinary_size_and_readable_text(tiny_fil
 
 def test_llama_3_has_the_factors_of_its_configuration():
     """By wavelength, as transformers has it: kept below 8192 / 4, divided by 32 above 8192."""
-    factors = SHAPES["llama-3.2-1b"].rope.freq_factors(64, 500000.0)
+    factors = SHAPES["llama-3.2-1b"].rope.factors("rope_freqs.weight", 64, 500000.0)
     for i, factor in enumerate(factors):
         wavelength = 2 * math.pi * 500000.0 ** (2 * i / 64)
         smooth = (8192 / wavelength - 1) / 3
