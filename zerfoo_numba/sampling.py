@@ -1,11 +1,13 @@
-"""The next token from a logits vector: greedy, or drawn at random.
+"""How the next token is chosen from the logits: greedy, or drawn at random.
 
 The steps and their order are llama.cpp's: repetition penalty, top-k, top-p, min-p, temperature,
 then one draw from the softmax of what is left (top-p: Holtzman et al., arXiv:1904.09751; min-p:
-Nguyen et al., arXiv:2407.01082; penalty: Keskar et al., arXiv:1909.05858).
+Nguyen et al., arXiv:2407.01082; penalty: Keskar et al., arXiv:1909.05858). The device does it
+(kernels/sample.py); here stand its parameters, and in float64 the distribution that it draws from.
 """
 
 import math
+import secrets
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,7 +16,7 @@ from zerfoo_numba.errors import InputError
 
 
 class Sampler:
-    """Draws token ids; the same seed and the same logits give the same ids.
+    """What to draw by; the same seed and the same logits give the same ids.
 
     temperature: 0 or less is greedy. top_k: 0 or less keeps all. top_p and min_p: 1.0 and 0.0 keep
     all. repeat_penalty: above 1 makes the last `repeat_last_n` tokens less likely (-1: all of
@@ -39,8 +41,8 @@ class Sampler:
         if self.repeat_penalty <= 0:
             raise InputError(f"repeat_penalty must be above 0, not {repeat_penalty!r}")
         self.repeat_last_n = _whole("repeat_last_n", repeat_last_n)
-        seed = None if seed is None else _whole("seed", seed)
-        self._random = np.random.default_rng(None if seed is None or seed < 0 else seed)
+        seed = -1 if seed is None else _whole("seed", seed)
+        self.seed = (secrets.randbits(64) if seed < 0 else seed) % 2**64
 
     @property
     def greedy(self) -> bool:
@@ -50,14 +52,6 @@ class Sampler:
     @property
     def _penalises(self) -> bool:
         return self.repeat_penalty != 1.0 and self.repeat_last_n != 0
-
-    def sample(self, logits: np.ndarray, previous: Sequence[int] = ()) -> int:
-        """One token id. logits: float (V,). previous: the ids so far, the latest last."""
-        ids, probabilities = self.distribution(logits, previous)
-        if len(ids) == 1:
-            return int(ids[0])
-        drawn = np.searchsorted(np.cumsum(probabilities), self._random.random(), side="right")
-        return int(ids[min(drawn, len(ids) - 1)])
 
     def distribution(
         self, logits: np.ndarray, previous: Sequence[int] = ()
