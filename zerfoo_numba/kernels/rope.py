@@ -1,13 +1,15 @@
 """qk_norm_rope_append: normalise and rotate q and k, and append k and v to the KV cache.
 
-q (T, H, HD) is replaced by rope(norm(q)); k_cache[position + t] = rope(norm(k[t])) and
-v_cache[position + t] = v[t], with k (T, KH, HD), v (T, KH, VD), caches (S, KH, HD) and (S, KH, VD).
+q (T, H, HD) is replaced by rope(norm(q)); k_cache[(position + t) % S] = rope(norm(k[t]))
+and v_cache likewise from v[t], with k (T, KH, HD), v (T, KH, VD), caches (S, KH, HD), (S, KH, VD).
 norm is rmsnorm or layernorm over each head, of q, of k, of both or of neither, with a weight (HD,)
 or one row per head (H, HD). Rotation turns the pair (a, b) by the angle of its position and
 frequency: (a cos - b sin, b cos + a sin), read from tables cos, sin (S, R/2) made in float64; a
-pair is (i, i + R/2) or (2i, 2i + 1), and dimensions from R on pass.
+pair is (i, i + R/2) or (2i, 2i + 1), and dimensions from R on pass. In sections (M-RoPE) the first
+pairs turn by the time, those from `height` on by the row and those from `width` on by the column
+of a token: turns (S, 3) holds these three for every position, all of them the same for text.
 References: reference.ops.rmsnorm, reference.ops.layernorm, reference.ops.rope.
-Su et al., RoFormer, 2021; GPT-NeoX for the half-split pairs.
+Su et al., RoFormer, 2021; GPT-NeoX for the half-split pairs; Qwen2-VL, arXiv:2409.12191.
 
 version 1: one warp per token and head.
 """
@@ -19,8 +21,8 @@ from numba import cuda
 from numba.cuda.types import float32, uint32
 
 from zerfoo_numba.kernels import Cost
-from zerfoo_numba.kernels.kv import CACHE_TYPES, store_f32
-from zerfoo_numba.kernels.warp import lane_id, madd, warp_sum
+from zerfoo_numba.kernels.kv import CACHE_TYPES, bytes_per_key, store_f32
+from zerfoo_numba.kernels.warp import FULL, lane_id, madd, warp_sum
 from zerfoo_numba.ptx.instructions import rsqrt
 
 
@@ -62,16 +64,32 @@ def make_element(normed):
     return element
 
 
-def make_rotate(interleaved, norm, put):
-    """One warp normalises and rotates one head of x: `put(out, index, value)` gets every element.
-
-    `norm`: None, "rms" or "layer"; `row` is where the head's weights begin.
-    """
-    centred, normed = norm == "layer", norm is not None
-    element = make_element(normed)
+def make_angle(sectioned):
+    """Where the cosine and sine of a pair stand, for the token at position p."""
 
     @cuda.jit(device=True)
-    def rotate(out, to, x, offset, weight, row, cos, sin, angle, R, HD, mean_factor, eps):
+    def angle(turns, p, pair, half, height, width):
+        row = p
+        if sectioned:
+            axis = uint32(uint32(pair >= height) + uint32(pair >= width))
+            row = turns[madd(p, uint32(3), axis)]
+        return madd(row, half, pair)
+
+    return angle
+
+
+def make_rotate(interleaved, sectioned, norm, put):
+    """One warp normalises and rotates one head of x: `put(out, index, value)` gets every element.
+
+    `norm`: None, "rms" or "layer"; `row` is where the head's weights begin, and p the position.
+    """
+    centred, normed = norm == "layer", norm is not None
+    element, angle = make_element(normed), make_angle(sectioned)
+
+    @cuda.jit(device=True)
+    def rotate(
+        out, to, x, offset, weight, row, cos, sin, turns, p, R, height, width, HD, mean_factor, eps
+    ):
         lane = lane_id()
         mean, scale = float32(0.0), float32(1.0)
         if centred:
@@ -81,14 +99,15 @@ def make_rotate(interleaved, norm, put):
         half = uint32(R >> uint32(1))
         start = uint32(0)
         while start < half:
-            p = uint32(start + lane)
-            if p < half:
-                i = uint32(p << uint32(1)) if interleaved else p
-                j = uint32(i + uint32(1)) if interleaved else uint32(p + half)
+            pair = uint32(start + lane)
+            if pair < half:
+                i = uint32(pair << uint32(1)) if interleaved else pair
+                j = uint32(i + uint32(1)) if interleaved else uint32(pair + half)
                 a = element(x, weight, offset, row, i, mean, scale)
                 b = element(x, weight, offset, row, j, mean, scale)
-                c = cos[uint32(angle + p)]
-                s = sin[uint32(angle + p)]
+                at = angle(turns, p, pair, half, height, width)
+                c = cos[at]
+                s = sin[at]
                 put(out, uint32(to + i), a * c - b * s)
                 put(out, uint32(to + j), b * c + a * s)
             start = uint32(start + uint32(32))
@@ -102,44 +121,64 @@ def make_rotate(interleaved, norm, put):
     return rotate
 
 
+def make_rotate_append(interleaved, sectioned, norm, cache_type):
+    """`make_rotate` into a cache; where that stores blocks, in place first, then block by block."""
+    rotate = make_rotate(interleaved, sectioned, norm, cache_type.store or store_f32)
+    append = cache_type.append
+    if not cache_type.blocked:
+        return rotate
+
+    @cuda.jit(device=True)
+    def rotate_append(
+        out, to, x, offset, weight, row, cos, sin, turns, p, R, height, width, HD, mean_factor, eps
+    ):
+        rotate(
+            x, offset, x, offset, weight, row, cos, sin, turns, p, R, height, width, HD,
+            mean_factor, eps,
+        )  # fmt: skip
+        cuda.syncwarp(FULL)
+        append(out, to, x, offset, HD)
+
+    return rotate_append
+
+
 @functools.cache
-def make_rope_kernel1(pairs, q_norm, k_norm, cache_type):
+def make_rope_kernel1(pairs, sectioned, q_norm, k_norm, k_type, v_type):
     interleaved = pairs == "interleaved"
-    store = CACHE_TYPES[cache_type].store
-    rotate_q = make_rotate(interleaved, q_norm, store_f32)
-    rotate_k = make_rotate(interleaved, k_norm, store)
+    k_type, v_type = CACHE_TYPES[k_type], CACHE_TYPES[v_type]
+    start_k, start_v, append_v = k_type.start, v_type.start, v_type.append
+    rotate_q = make_rotate(interleaved, sectioned, q_norm, store_f32)
+    rotate_k = make_rotate_append(interleaved, sectioned, k_norm, k_type)
 
     @cuda.jit
     def rope_kernel1(
-        q, k, v, k_cache, v_cache, q_weight, k_weight, cos, sin, position,
-        H, KH, HD, VD, R, q_stride, k_stride, mean_factor, eps,
+        q, k, v, k_cache, v_cache, q_weight, k_weight, cos, sin, turns, position,
+        H, KH, HD, VD, rows, R, height, width, q_stride, k_stride, mean_factor, eps,
     ):  # fmt: skip
-        lane = lane_id()
         head = uint32(cuda.blockIdx.x)
         t = uint32(cuda.blockIdx.y)
         p = uint32(position[0] + t)
-        angle = uint32(p * uint32(R >> uint32(1)))
+        kept = uint32(p % rows)
         if head < H:
             offset = uint32(madd(t, H, head) * HD)
             row = uint32(head * q_stride)
-            rotate_q(q, offset, q, offset, q_weight, row, cos, sin, angle, R, HD, mean_factor, eps)
+            rotate_q(
+                q, offset, q, offset, q_weight, row, cos, sin, turns, p, R, height, width, HD,
+                mean_factor, eps,
+            )  # fmt: skip
         elif head < uint32(H + KH):
             kh = uint32(head - H)
             offset = uint32(madd(t, KH, kh) * HD)
-            to = uint32(madd(p, KH, kh) * HD)
+            to = start_k(madd(kept, KH, kh), HD)
             row = uint32(kh * k_stride)
             rotate_k(
-                k_cache, to, k, offset, k_weight, row, cos, sin, angle, R, HD, mean_factor, eps
-            )
+                k_cache, to, k, offset, k_weight, row, cos, sin, turns, p, R, height, width, HD,
+                mean_factor, eps,
+            )  # fmt: skip
         else:
             kh = uint32(uint32(head - H) - KH)
-            start = uint32(0)
-            while start < VD:
-                d = uint32(start + lane)
-                if d < VD:
-                    value = v[madd(madd(t, KH, kh), VD, d)]
-                    store(v_cache, madd(madd(p, KH, kh), VD, d), value)
-                start = uint32(start + uint32(32))
+            offset = uint32(madd(t, KH, kh) * VD)
+            append_v(v_cache, start_v(madd(kept, KH, kh), VD), v, offset, VD)
 
     return rope_kernel1
 
@@ -152,16 +191,18 @@ def qk_norm_rope_append(
     T, H, HD = q.shape
     KH, VD = v.shape[1:]
     kinds = [None if weight is None else norm for weight in weights]
-    kernel = make_rope_kernel1(table.pairs, *kinds, cache.type)
+    kernel = make_rope_kernel1(table.pairs, table.turns is not None, *kinds, *cache.types)
     strides = [HD if weight is not None and len(weight.shape) == 2 else 0 for weight in weights]
     weights = [table.cos if weight is None else weight for weight in weights]  # never read
-    sizes = [np.uint32(n) for n in (H, KH, HD, VD, table.dims, *strides)]
+    time, height = table.sections[:2] if table.turns is not None else (0, 0)
+    rotated = (table.dims, time, time + height)
+    sizes = [np.uint32(n) for n in (H, KH, HD, VD, cache.rows, *rotated, *strides)]
     numbers = (np.float32(1.0 / HD), np.float32(eps))
-    arrays = (q, k, v, cache.k, cache.v, *weights, table.cos, table.sin, position)
+    turns = position if table.turns is None else table.turns
+    arrays = (q, k, v, cache.k, cache.v, *weights, table.cos, table.sin, turns, position)
     device.launch(kernel, (H + 2 * KH, T), 32, (*arrays, *sizes, *numbers))
 
 
-def cost(T, H, KH, HD, VD, cache_type):
-    item = np.dtype(CACHE_TYPES[cache_type].dtype).itemsize
-    moved = 4 * T * (2 * H * HD + KH * (HD + VD)) + item * T * KH * (HD + VD)
+def cost(T, H, KH, HD, VD, cache_types):
+    moved = 4 * T * (2 * H * HD + KH * (HD + VD)) + T * KH * bytes_per_key(HD, VD, cache_types)
     return Cost(bytes=moved, flops=T * (H + KH) * HD * 7)
