@@ -37,7 +37,8 @@ def rope_table(positions, rope, factors=None):
     frequency[i] = base^(-2i/R) (Su et al., RoFormer, 2021), divided by `factor` (Chen et al.,
     position interpolation, 2023) as far as `yarn_share` leaves it to; and then by `factors`
     (R/2,), as Llama 3 and LongRoPE do. Both tables are multiplied by `attn_factor`. `rope` is a
-    `zerfoo_numba.config.Rope`, whose dims are R.
+    `zerfoo_numba.config.Rope`, whose dims are R. With `sections` (M-RoPE, Qwen2-VL, 2024) the pairs
+    of each section turn by another row of positions (3, T): time, row and column of a token.
     """
     pair = np.arange(rope.dims // 2, dtype=np.float64)
     frequency = float(rope.base) ** (-2 * pair / rope.dims)
@@ -45,7 +46,11 @@ def rope_table(positions, rope, factors=None):
     frequency = kept * frequency + (1 - kept) * frequency / rope.factor
     if factors is not None:
         frequency = frequency / np.asarray(factors, np.float64)
-    angle = np.outer(np.asarray(positions, np.float64), frequency)
+    positions = np.asarray(positions, np.float64)
+    if rope.sections is None:
+        angle = np.outer(positions, frequency)
+    else:
+        angle = positions[np.repeat([0, 1, 2], rope.sections)].T * frequency
     return np.cos(angle) * rope.attn_factor, np.sin(angle) * rope.attn_factor
 
 
@@ -89,14 +94,18 @@ def rope(x, cos, sin, kind):
     return y
 
 
-def attention_mask(tokens, length, window=None):
+def attention_mask(tokens, length, window=None, image=None):
     """bool (T, S): may query t, at position S - T + t, see key s? Causal, and within `window`.
 
-    A query at position p sees the keys p - window + 1 .. p, itself among them.
+    A query at position p sees the keys p - window + 1 .. p, itself among them. Where image (S,) is
+    the same number, not -1, for key and query, the key may also come later (Gemma 3, 2025).
     """
     query = np.arange(length - tokens, length)[:, None]
     key = np.arange(length)[None, :]
     visible = key <= query
+    if image is not None:
+        own = image[length - tokens :, None]
+        visible |= (own == image[None, :]) & (own >= 0)
     return visible if window is None else visible & (key > query - window)
 
 
@@ -111,15 +120,16 @@ def softcap(x, cap):
     return np.tanh(x / cap) * cap
 
 
-def attention(q, k, v, scale, window=None, cap=None):
+def attention(q, k, v, scale, window=None, cap=None, image=None):
     """softmax(mask(softcap(scale · q kᵀ))) v, causal; the queries are the last T of S positions.
 
     q (T, H, HD), k (S, KH, HD), v (S, KH, VD) -> (T, H, VD). Query head h reads key/value head
-    h // (H / KH): each is repeated H/KH times in a row (Ainslie et al., GQA, 2023).
+    h // (H / KH): each is repeated H/KH times in a row (Ainslie et al., GQA, 2023). `image` as for
+    `attention_mask`.
     """
     tokens, heads = q.shape[:2]
     group = heads // k.shape[1]
-    mask = attention_mask(tokens, k.shape[0], window)
+    mask = attention_mask(tokens, k.shape[0], window, image)
     out = np.empty((tokens, heads, v.shape[2]), q.dtype)
     for h in range(heads):  # head by head, so that T·S scores are in memory and not H·T·S
         scores = q[:, h] @ k[:, h // group].T * q.dtype.type(scale)  # (T, S)
@@ -145,6 +155,27 @@ def gelu(x):
     """x/2 · (1 + erf(x / √2)) (Hendrycks & Gimpel, 2016)."""
     erf = np.vectorize(math.erf, otypes=[np.float64])(x / math.sqrt(2))
     return x * (1 + erf.astype(x.dtype)) * 0.5
+
+
+def sigmoid(x):
+    """1 / (1 + exp(-x)), written so that exp never overflows."""
+    small = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1, small).astype(x.dtype) / (1 + small)
+
+
+def route(logits, used, normed, scale=1.0):
+    """The weight of every expert for every token: (T, E) -> (T, E), zero for all but `used`.
+
+    The experts with the largest logits are used, of equals the first (Shazeer et al., 2017). Their
+    weights are those of a softmax over all experts, or normed: over the used ones (Jiang et al.,
+    Mixtral, 2024). Both are multiplied by `scale`.
+    """
+    order = np.argsort(-logits, axis=1, kind="stable")[:, :used]
+    weights = np.zeros_like(logits)
+    chosen = softmax(logits if not normed else np.take_along_axis(logits, order, axis=1))
+    chosen = chosen if normed else np.take_along_axis(chosen, order, axis=1)
+    np.put_along_axis(weights, order, chosen * logits.dtype.type(scale), axis=1)
+    return weights
 
 
 def swiglu(gate, up):

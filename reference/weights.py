@@ -45,6 +45,12 @@ class Weights:
         shape = (width, data.shape[0])
         return dequantize(data.reshape(-1), tensor.type, shape).astype(self.dtype, copy=False)
 
+    def expert(self, name, e):
+        """Matrix e (N, K) of a tensor (E, N, K), dequantised alone."""
+        tensor = self.tensors[name]
+        data = tensor.data.reshape(tensor.shape[2], -1)[e]
+        return dequantize(data, tensor.type, tensor.shape[:2]).astype(self.dtype, copy=False)
+
     def matmul(self, x, name):
         """x Wᵀ with the matrix `name`, a file's (out, in) rows: x (T, in) -> (T, out)."""
         width, count = self.tensors[name].shape

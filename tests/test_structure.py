@@ -13,15 +13,21 @@ import pytest
 ROOT = Path(__file__).parent.parent
 CODE = ("zerfoo_numba", "reference", "bench", "tests")
 FILE_LINES, FUNCTION_LINES, LONG_FUNCTION = 300, 80, 40
-REPOSITORY_BYTES = 5 * 10**6
+TESTS_BYTES, SMALL_MODEL_BYTES = 5 * 10**6, 4 * 10**6
 
 # The runtime, from the bottom up: a part, its modules, and the parts or modules it may import.
 FILE = {"errors", "file"}
 _CONFIG = ("metadata", "architectures", "tensors", "config")
+_RECURRENT = ("recurrent_config", "recurrent_tensors")
+_VISION = ("vision_config", "vision_tensors", "projectors")
 PARTS = {
     "errors": ({"errors"}, set()),
     "file": (
-        {*("gguf_header", "gguf_file", "gguf_writer"), *_CONFIG},
+        {
+            *("gguf_header", "gguf_file", "gguf_writer", "experts_config"),
+            *("footprint", "gpu_memory"),
+            *(*_CONFIG, *_RECURRENT, *_VISION),
+        },
         {"errors"},
     ),
     "text": ({"text", "tokenizer", "chat", "sampling"}, {"errors"}),
@@ -29,15 +35,35 @@ PARTS = {
     "devices": ({"devices"}, {"errors", "ptx"}),
     "quant": ({"quant"}, {"errors", "ptx.instructions"}),
     "kernels": ({"kernels"}, {"errors", "ptx", "quant"}),
-    "ops": ({"ops"}, {"errors", "kernels", "quant"}),
+    "ops": ({"ops", "expert_ops", "recurrent_ops"}, {"errors", "kernels", "quant"}),
     "walk": (
-        {"model", "mixers", "vision", "cache", "weights"},
+        {
+            "model",
+            "feed_forward",
+            "fusion",
+            "mixers",
+            "mixers_rwkv",
+            "workspace",
+            "vision",
+            "cache",
+            "weights",
+            "rope_tables",
+        },
         {*FILE, "ptx", "devices", "quant", "kernels", "ops"},
     ),
-    "generate": ({"generate", "stats"}, {*FILE, "text", "devices", "kernels", "ops", "walk"}),
-    "synth": ({"synth", "synth_blocks", "synth_vocabulary"}, {*FILE, "text", "quant"}),
+    "generate": (
+        {"generate", "session", "state", "draws", "stats"},
+        {*FILE, "text", "devices", "kernels", "ops", "walk"},
+    ),
+    "synth": (
+        {"synth", "synth_blocks", "synth_recurrent", "synth_shapes", "synth_vocabulary"},
+        {*FILE, "text", "quant"},
+    ),
     "cli": (
-        {"cli", "commands", "info", "__main__"},
+        {
+            *("cli", "commands", "conversation", "terminal", "__main__"),
+            *("info", "features"),
+        },
         {*FILE, "text", "devices", "generate", "synth", "walk"},
     ),
     "package": ({""}, {*FILE, "text", "generate"}),
@@ -128,7 +154,7 @@ def test_the_reference_stands_alone(path):
         if top == "zerfoo_numba":
             assert part_of(name) in REFERENCE_MAY_IMPORT, name
         else:
-            pillow = {"PIL"} if path.stem == "vision" else set()
+            pillow = {"PIL"} if path.stem == "vision_images" else set()
             assert top in sys.stdlib_module_names or top in {"numpy", "reference", *pillow}, name
 
 
@@ -194,7 +220,12 @@ def test_no_file_names_a_machine_or_a_registry():
 
 
 def test_the_repository_stays_small():
-    assert sum(path.stat().st_size for path in tracked()) < REPOSITORY_BYTES
+    tests = [p for p in tracked() if p.is_relative_to(ROOT / "tests")]
+    assert sum(p.stat().st_size for p in tests) < TESTS_BYTES
+    models = [
+        p for p in tracked() if p.is_relative_to(ROOT / "zerfoo_numba") and p.suffix == ".gguf"
+    ]
+    assert sum(p.stat().st_size for p in models) < SMALL_MODEL_BYTES
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import jinja2
 from jinja2.sandbox import SecurityError
 
 from zerfoo_numba.errors import FileError, InputError
-from zerfoo_numba.text import template_sandbox
+from zerfoo_numba.text import placeholders, template_sandbox
 from zerfoo_numba.text.template_limits import TIME_LIMIT_S, TimeUp
 
 _KEY = "tokenizer.chat_template"
@@ -65,9 +65,39 @@ def prompt_ids(metadata: dict, tokenizer, messages: list[dict], **options) -> li
     as in llama.cpp. Errors: as `render_for`.
     """
     text = render_for(metadata, tokenizer, messages, **options)
-    ids = tokenizer.encode(text, add_special=False, parse_special=True)
-    lacking = tokenizer.add_bos and ids[:1] != [tokenizer.bos_id]
-    return [tokenizer.bos_id, *ids] if lacking else ids
+    return _begun(tokenizer, tokenizer.encode(text, add_special=False, parse_special=True))
+
+
+def prompt_items(metadata: dict, tokenizer, messages: list[dict], **options) -> list:
+    """`prompt_ids` with images among the ids, where messages have image parts.
+
+    A template that knows images says where they stand; in any other they stand where their parts
+    do. Errors: as `render_for`, and InputError for a part without its image.
+    """
+    _check_messages(messages)
+    images = placeholders.images_of(messages)
+    if not images:
+        return prompt_ids(metadata, tokenizer, messages, **options)
+    kind = placeholders.placeholder(tokenizer)
+    try:
+        seen = placeholders.without_images(messages, kind)
+        text = render_for(metadata, tokenizer, seen, **options)
+    except (FileError, InputError):  # it takes contents for texts, or says which it refuses
+        text = ""
+    if text.count(kind.text) == len(images) and placeholders.MARK not in text:
+        text = placeholders.found(text, kind)
+    else:
+        seen = placeholders.marked(messages, kind)
+        text = render_for(metadata, tokenizer, seen, **options)
+    if text.count(placeholders.MARK) != len(images):
+        raise InputError(f"the chat template leaves out images: {len(images)} were given")
+    return _begun(tokenizer, placeholders.items(tokenizer, text, images))
+
+
+def _begun(tokenizer, ids: list) -> list:
+    """`ids` after the BOS token, if the file asks for one that they lack."""
+    begun = ids and isinstance(ids[0], int) and ids[0] == tokenizer.bos_id
+    return [tokenizer.bos_id, *ids] if tokenizer.add_bos and not begun else ids
 
 
 def render(

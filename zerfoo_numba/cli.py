@@ -18,8 +18,9 @@ PROGRAM = "zerfoo-numba"
 EXAMPLES = f"""examples:
   {PROGRAM} generate -m model.gguf -p "The capital of France is" -n 32
   {PROGRAM} generate -m model.gguf -f prompt.txt --temp 0.8 --top-p 0.9 -s 1 --json
+  {PROGRAM} generate -m llm.gguf --mmproj mmproj.gguf --image cat.png -p "This is a picture of"
   {PROGRAM} chat -m model.gguf -sys "Answer in one sentence."
-  {PROGRAM} info model.gguf
+  {PROGRAM} info -m model.gguf -c 8192
   {PROGRAM} tokenize -m model.gguf -p "Hello, world" --ids
   {PROGRAM} synth gemma3-tiny tiny.gguf
   {PROGRAM} synth llama-3.2-1b llama.gguf --quantization Q8_0
@@ -90,7 +91,7 @@ def _generate_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _chat_flags(parser: argparse.ArgumentParser) -> None:
-    _model_flags(parser)
+    _model_flags(parser, predict=-1)
     parser.add_argument("-p", "--prompt", metavar="TEXT", help="one message, one answer, no more")
     parser.add_argument("-sys", "--system", metavar="TEXT", help="the system message")
 
@@ -99,6 +100,8 @@ def _info_flags(parser: argparse.ArgumentParser) -> None:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("file", nargs="?", metavar="FILE")
     source.add_argument("-m", "--model", metavar="FILE", help="the same")
+    shown = "tokens of context for which memory is counted; 0: as generate has it (default 0)"
+    parser.add_argument("-c", "--ctx-size", type=int, default=0, metavar="N", help=shown)
     parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
 
 
@@ -126,10 +129,13 @@ def _text_flags(group) -> None:
     group.add_argument("-f", "--file", metavar="FILE", help="a UTF-8 text file, - for stdin")
 
 
-def _model_flags(parser: argparse.ArgumentParser) -> None:
+def _model_flags(parser: argparse.ArgumentParser, predict: int = 64) -> None:
     parser.add_argument("-m", "--model", required=True, metavar="FILE", help="the GGUF file")
+    parser.add_argument("--mmproj", metavar="FILE", help="the GGUF file of its image tower")
+    shown = "an image for the first prompt; may be repeated"
+    parser.add_argument("--image", action="append", metavar="FILE", help=shown)
     for names, kind, default, text in (
-        ("-n --predict --n-predict", int, 64, "tokens to generate; -1: until the text ends"),
+        ("-n --predict --n-predict", int, predict, "tokens to generate; -1: until the text ends"),
         ("-c --ctx-size", int, 0, "tokens of context; 0: as trained, within reason"),
         ("-s --seed", int, -1, "seed of the draws; -1: another each time"),
         ("--temp", float, 0.0, "temperature; 0 always takes the likeliest token"),
@@ -153,5 +159,8 @@ def _model_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--activation", help="float (exact) or int8; default: the device's")
     parser.add_argument("--requantize", metavar="TYPE", help="Q4_0: coarser weights, with a loss")
-    parser.add_argument("--cache-type", metavar="TYPE", help="KV cache: f32 or f16")
+    parser.add_argument("--cache-type", metavar="TYPE", help="KV cache: f32, f16 (default) or q8_0")
+    for name in "kv":
+        flags = (f"-ct{name}", f"--cache-type-{name}")
+        parser.add_argument(*flags, metavar="TYPE", help=f"the same, of the {name.upper()} alone")
     parser.add_argument("--no-graph", action="store_true", help="launch every kernel by itself")

@@ -3,16 +3,13 @@
 Heavy modules are imported by the command that needs them: `info` and `tokenize` start at once.
 """
 
-import contextlib
 import json
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import zerfoo_numba
-from zerfoo_numba.errors import ContextError, FileError, InputError
-
-CHAT_HELP = "/reset forgets the conversation, /exit leaves; a line that ends in \\ continues"
+from zerfoo_numba import terminal
+from zerfoo_numba.errors import FileError, InputError
 
 
 def generate(arguments) -> None:
@@ -20,93 +17,37 @@ def generate(arguments) -> None:
     if arguments.file and prompt.endswith("\n"):  # the end of the file, not of the prompt
         prompt = prompt[:-1]
     model = _load(arguments)
-    pieces = _progress("reading the prompt", model.stream(prompt, **_sampling(arguments)))
+    images = {"images": arguments.image} if arguments.image else {}
+    pieces = model.stream(prompt, **images, **_sampling(arguments))
+    pieces = terminal.progress("reading the prompt", pieces)
     if arguments.json:
-        record = {"prompt": prompt, "text": "".join(pieces), **_stats(model)}
+        record = {"prompt": prompt, "text": "".join(pieces), **terminal.stats(model)}
         print(json.dumps(record, ensure_ascii=False))
     else:
-        _write(pieces)
-    _print_timing(model)
+        terminal.write(pieces)
+    terminal.print_timing(model)
 
 
 def chat(arguments) -> None:
+    from zerfoo_numba.conversation import Conversation
+
     model = _load(arguments)
-    system = [{"role": "system", "content": arguments.system}] if arguments.system else []
-    history = list(system)
-    if arguments.prompt is not None:
-        _answer(model, arguments, history, arguments.prompt)
-        return
-    if sys.stdin.isatty():
-        print(CHAT_HELP, file=sys.stderr)
-    while (text := _read_turn()) is not None:
-        if text == "/exit":
-            return
-        if text == "/reset":
-            history = list(system)
-        elif text == "/help":
-            print(CHAT_HELP, file=sys.stderr)
-        elif text:
-            try:
-                _answer(model, arguments, history, text)
-            except ContextError as error:
-                if not sys.stdin.isatty():
-                    raise
-                print(f"{error}; /reset starts again", file=sys.stderr)
-
-
-def _answer(model, arguments, history: list[dict], text: str) -> None:
-    """One turn; `history` grows only if it is answered. Ctrl-C at a terminal ends the answer."""
-    turns = [*history, {"role": "user", "content": text}]
-    kept: list[str] = []
-    pieces = _progress(
-        "reading the conversation", model.stream(model.chat_ids(turns), **_sampling(arguments))
-    )
-    try:
-        _write(pieces, kept.append)
-    except KeyboardInterrupt:
-        if not sys.stdin.isatty() or arguments.prompt is not None:
-            raise
-        print()
-    if kept:
-        history[:] = [*turns, {"role": "assistant", "content": "".join(kept)}]
-    _print_timing(model)
-
-
-def _read_turn() -> str | None:
-    """One turn of the user, None at the end of input."""
-    lines: list[str] = []
-    while True:
-        line = _read_line(". " if lines else "> ")
-        if line is None:
-            return "\n".join(lines) if lines else None
-        if not line.endswith("\\"):
-            return "\n".join([*lines, line]).strip()
-        lines.append(line[:-1])
-
-
-def _read_line(prompt: str) -> str | None:
-    if sys.stdin.isatty() and sys.stdout.isatty():
-        with contextlib.suppress(ImportError):  # line editing and history, where there is one
-            import readline  # noqa: F401
-        try:
-            return input(prompt)
-        except EOFError:
-            print()
-            return None
-    if sys.stdin.isatty():
-        print(prompt, end="", file=sys.stderr, flush=True)
-    line = sys.stdin.readline()
-    return line.rstrip("\r\n") if line else None
+    talk = Conversation(model, _sampling(arguments), arguments.system, arguments.image or ())
+    if arguments.prompt is None:
+        talk.run()
+    else:
+        talk.say(arguments.prompt)
 
 
 def info(arguments) -> None:
     from zerfoo_numba import info as contents
 
     gguf = zerfoo_numba.open_gguf(arguments.file or arguments.model)
+    context = arguments.ctx_size or None
     if arguments.json:
-        print(json.dumps(contents.record(gguf), ensure_ascii=False))
+        print(json.dumps(contents.record(gguf, context), ensure_ascii=False))
     else:
-        print(contents.table(gguf))
+        print(contents.table(gguf, context))
 
 
 def tokenize(arguments) -> None:
@@ -141,9 +82,9 @@ def synth(arguments) -> None:
         return
     if arguments.out is None:
         raise InputError(f"synth {arguments.name} needs the name of the GGUF file to write")
-    _note(f"writing {arguments.out}")
+    terminal.note(f"writing {arguments.out}")
     models.synthesize(arguments.name, arguments.out, quantization=arguments.quantization)
-    _note("")
+    terminal.note("")
     print(f"{arguments.out}: {Path(arguments.out).stat().st_size:,} bytes", file=sys.stderr)
 
 
@@ -151,23 +92,34 @@ def synth(arguments) -> None:
 
 
 def _load(arguments):
-    _note(f"loading {arguments.model}")
+    terminal.note(f"loading {arguments.model}")
     try:
         model = zerfoo_numba.load_model(
             arguments.model,
             device=arguments.device,
             context=arguments.ctx_size or None,
+            mmproj=arguments.mmproj,
             activation=arguments.activation,
-            cache_type=arguments.cache_type,
+            cache_type=_cache_type(arguments),
             graph=not arguments.no_graph,
             threads=arguments.threads,
             requantize=arguments.requantize,
+            progress=terminal.note,
         )
     finally:
-        _note("")
+        terminal.note("")
     if sys.stderr.isatty():
         print(f"{model.config.name} on {model.device.description}", file=sys.stderr)
     return model
+
+
+def _cache_type(arguments):
+    """One name, a (K, V) pair, or None for the default, f16, as of what one flag leaves open."""
+    both = arguments.cache_type
+    pair = (arguments.cache_type_k or both, arguments.cache_type_v or both)
+    if pair == (both, both):
+        return both
+    return tuple(name or "f16" for name in pair)
 
 
 def _sampling(arguments) -> dict:
@@ -195,62 +147,3 @@ def _text(arguments) -> str:
         raise FileError(f"{arguments.file} cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{arguments.file} is no UTF-8 text at byte {error.start}") from None
-
-
-def _write(pieces: Iterator[str], keep: Callable[[str], object] = lambda piece: None) -> None:
-    """Each piece to stdout as it comes, and a newline in the end."""
-    for piece in pieces:
-        keep(piece)
-        sys.stdout.write(piece)
-        sys.stdout.flush()
-    print(flush=True)
-
-
-def _progress(what: str, pieces: Iterator[str]) -> Iterator[str]:
-    """`pieces`, with a note on the terminal until the first one."""
-    _note(what)
-    waiting = True
-    try:
-        for piece in pieces:
-            if waiting:
-                _note("")
-                waiting = False
-            yield piece
-    finally:
-        if waiting:
-            _note("")
-
-
-def _note(text: str) -> None:
-    """Progress: one line of the terminal, replaced by the next; "" clears it."""
-    if sys.stderr.isatty():
-        print(f"\r\x1b[K{text}{' ...' if text else ''}", end="", file=sys.stderr, flush=True)
-
-
-def _stats(model) -> dict:
-    stats = model.stats
-    return {
-        "model": model.config.name,
-        "device": model.device.name,
-        "prompt_tokens": stats.prompt_tokens,
-        "prompt_seconds": stats.prompt_seconds,
-        "generated_tokens": stats.generated_tokens,
-        "decode_steps": stats.decode_steps,
-        "generated_seconds": stats.generated_seconds,
-        "graph_share": stats.graph_share,
-    }
-
-
-def _print_timing(model) -> None:
-    stats = _stats(model)
-    # The first token comes from the prompt's last logits: no decode step, and none of its time.
-    steps = stats["decode_steps"]
-    parts = [
-        f"{what} {count} tokens in {seconds:.2f} s" + (f" ({n / seconds:.1f}/s)" if n else "")
-        for what, count, n, seconds in (
-            ("prompt", stats["prompt_tokens"], stats["prompt_tokens"], stats["prompt_seconds"]),
-            ("generated", stats["generated_tokens"], steps, stats["generated_seconds"]),
-        )
-    ]
-    graph = f"{stats['graph_share']:.0%} of launches from the graph"
-    print("; ".join([*parts, stats["device"], graph]), file=sys.stderr)

@@ -10,7 +10,9 @@ from dataclasses import dataclass, replace
 
 from zerfoo_numba.architectures import ARCHS, ArchSpec
 from zerfoo_numba.errors import FileError, UnsupportedError
+from zerfoo_numba.experts_config import Experts, experts_config
 from zerfoo_numba.metadata import Keys
+from zerfoo_numba.recurrent_config import Recurrent, recurrent_config, recurrent_dimensions
 from zerfoo_numba.tensors import check_tensors
 
 
@@ -44,7 +46,8 @@ class Rope:
 
     frequency[i] = base^(-2i / dims) / factor, or what `yarn` makes of base and factor; then divided
     by value i of the tensor `freq_factors` (dims / 2,), or by that of `long_factors`. Cosine and
-    sine are multiplied by `attn_factor`. `kind` as `ArchSpec.rope`.
+    sine are multiplied by `attn_factor`. `kind` as `ArchSpec.rope`. `sections` (M-RoPE,
+    arXiv:2409.12191): how many pairs turn by the time, the row and the column of a token.
     """
 
     kind: str
@@ -55,6 +58,7 @@ class Rope:
     freq_factors: str | None = None
     long_factors: LongFactors | None = None
     attn_factor: float = 1.0
+    sections: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,8 @@ _EPSILON = {
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The numbers of one model; `context` is the context length it was trained with."""
+    """The numbers of one model; `context` is the context length it was trained with. One that has
+    `recurrent` has no `layers`, and 0 for what it lacks."""
 
     spec: ArchSpec
     name: str
@@ -93,6 +98,9 @@ class ModelConfig:
     attn_softcap: float | None
     final_softcap: float | None
     layers: tuple[Layer, ...]
+    recurrent: Recurrent | None = None
+    experts: Experts | None = None
+    residual_scale: float = 1.0  # of what a branch adds to the residual stream
 
     @property
     def arch(self):
@@ -108,7 +116,8 @@ class ModelConfig:
         spec = _spec(gguf)
         keys = Keys(gguf, spec)
         keys.refuse_what_is_not_run()
-        dims = _dimensions(keys)
+        recurrent = recurrent_config(keys)
+        dims = _dimensions(keys, recurrent)
         D, H, HD, L = dims["D"], dims["H"], dims["HD"], dims["L"]
         width_scaled = spec.width_scaled_layers == L
         return cls(
@@ -116,12 +125,16 @@ class ModelConfig:
             name=str(gguf.metadata.get("general.name", spec.arch)),
             context=keys.known["context_length"],
             eps=keys.number(_EPSILON[spec.norm]),
-            attn_scale=1 / math.sqrt(D / H if width_scaled else HD),
-            embed_scale=math.sqrt(D) if spec.embed_scale else 1.0,
-            logit_scale=keys.optional("logit_scale") or 1.0,
+            attn_scale=keys.optional("attention.scale")
+            or (1.0 if recurrent else 1 / math.sqrt(D / H if width_scaled else HD)),
+            embed_scale=math.sqrt(D) if spec.embed_scale else _scale(keys, "embedding_scale"),
+            logit_scale=_scale(keys, "logit_scale") ** (-1 if spec.logits_divided else 1),
+            residual_scale=_scale(keys, "residual_scale"),
             attn_softcap=keys.optional("attn_logit_softcapping"),
             final_softcap=keys.optional("final_logit_softcapping"),
-            layers=_layers(keys, L, HD),
+            layers=() if recurrent else _layers(keys, L, HD),
+            recurrent=recurrent,
+            experts=None if recurrent else experts_config(keys, dims["F"]),
             **dims,
         )
 
@@ -134,6 +147,11 @@ class ModelConfig:
         check_tensors(self, gguf)
 
 
+def _scale(keys, key):
+    """A factor; 1 where the file has none."""
+    return keys.optional(key) or 1.0
+
+
 def _spec(gguf):
     arch = gguf.metadata.get("general.architecture")
     if not isinstance(arch, str):
@@ -144,10 +162,12 @@ def _spec(gguf):
     return ARCHS[arch]
 
 
-def _dimensions(keys):
+def _dimensions(keys, recurrent):
     """{letter: number} of the model, checked against one another."""
     gguf, known = keys.gguf, keys.known
     known["context_length"] = keys.integer("context_length")
+    if recurrent:
+        return {"L": _blocks(keys), "V": _vocabulary(gguf), **recurrent_dimensions(keys)}
     D, H = keys.integer("embedding_length"), keys.integer("attention.head_count")
     # A fraction here cannot be a head width: `integer` refuses it, naming the key.
     known.update({"H": H, "D / H": D // H if D % H == 0 else D / H})
@@ -156,10 +176,15 @@ def _dimensions(keys):
         raise keys.error("attention.head_count_kv", f"is {KH}, which does not divide {H} heads")
     HD, VD = keys.integer("attention.key_length"), keys.integer("attention.value_length")
     known["HD"] = HD
-    L, F = keys.integer("block_count"), keys.integer("feed_forward_length")
-    if len(gguf.tensors) < L:
-        raise keys.error("block_count", f"is {L}, but the file has {len(gguf.tensors)} tensors")
+    L, F = _blocks(keys), keys.integer("feed_forward_length")
     return {"L": L, "D": D, "F": F, "V": _vocabulary(gguf), "H": H, "KH": KH, "HD": HD, "VD": VD}
+
+
+def _blocks(keys):
+    L, tensors = keys.integer("block_count"), len(keys.gguf.tensors)
+    if tensors < L:
+        raise keys.error("block_count", f"is {L}, but the file has {tensors} tensors")
+    return L
 
 
 def _vocabulary(gguf):
@@ -203,6 +228,8 @@ def _local_layers(keys, L):
 
 def _rope(keys, HD):
     """The rotation of the layers without a window."""
+    if keys.spec.rope is None:
+        return Rope("half", 0, 1.0)
     dims = keys.integer("rope.dimension_count", least=2)
     if dims > HD or dims % 2:
         what = f"is {dims}; it must be even and at most the head width {HD}"
@@ -225,7 +252,24 @@ def _rope(keys, HD):
             1 + 0.1 * math.log(max(factor, 1.0))
         )
     tensors = _freq_factors(keys, kind)
-    return Rope(keys.spec.rope, dims, base, factor, yarn, *tensors, attn_factor)
+    return Rope(
+        keys.spec.rope, dims, base, factor, yarn, *tensors, attn_factor, _sections(keys, dims)
+    )
+
+
+def _sections(keys, dims):
+    """How many pairs turn by time, row and column; None where positions are one number."""
+    key = "rope.dimension_sections"
+    if not keys.has(key) and key not in keys.spec.requires:
+        return None
+    value = keys.value(key)
+    counts = value.tolist() if getattr(value, "ndim", 0) == 1 and value.dtype.kind in "iu" else []
+    if not 3 <= len(counts) <= 4 or min(counts) < 0 or any(counts[3:]):
+        what = f"is {reprlib.repr(value)}; it must be the pairs of time, height and width"
+        raise keys.error(key, what)
+    if sum(counts) != dims // 2:
+        raise keys.error(key, f"sums up to {sum(counts)}; {dims} dimensions are {dims // 2} pairs")
+    return tuple(counts[:3])
 
 
 def _factor(keys):

@@ -77,6 +77,18 @@ class GGUFFile:
         self.metadata = metadata
         self.tensors = tensors
 
+    def check_size(self):
+        """Raise FileError if the file has become smaller since it was opened.
+
+        To read what is gone would end the process (a bus error on POSIX systems); Windows lets
+        nobody shrink a mapped file. A file cut between this check and the read is not noticed.
+        """
+        if self._mapped is not None and self._mapped.size() < len(self._mapped):
+            raise FileError(
+                f"{self.path} has shrunk from {len(self._mapped)} to {self._mapped.size()} bytes "
+                "since it was opened; write new files beside the old one and rename them"
+            )
+
     def release_memory(self):
         """Let go of the file's pages in memory; the tensors stay, and read from disk again."""
         if self._mapped is not None and hasattr(mmap, "MADV_DONTNEED"):

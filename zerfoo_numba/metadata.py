@@ -17,6 +17,8 @@ class Default(NamedTuple):
 
 
 _LOAD = "llama.cpp, llama_model::load_hparams"
+_CLIP = "llama.cpp, tools/mtmd/clip.cpp"
+_QWEN_VL = "Qwen2-VL and Qwen2.5-VL as published, preprocessor_config.json"
 _YARN = "YaRN, arXiv:2309.00071, section 3.2; transformers and llama.cpp alike"
 
 # What the format itself defines for a key that is absent. Any other absent key is an error.
@@ -24,6 +26,11 @@ FORMAT_DEFAULTS = {
     "*.attention.head_count_kv": Default("H", "ggml, docs/gguf.md: absent means no GQA"),
     "*.attention.key_length": Default("D / H", "ggml, docs/gguf.md: n_embd / n_head"),
     "*.attention.value_length": Default("D / H", "ggml, docs/gguf.md: n_embd / n_head"),
+    "*.expert_count": Default(0, f"{_LOAD}: n_expert"),
+    "*.expert_feed_forward_length": Default("F", "llama.cpp, LLM_ARCH_LLAMA: n_ff"),
+    "qwen2moe.expert_feed_forward_length": Default("F / used", "llama.cpp, LLM_ARCH_QWEN2MOE"),
+    "qwen3moe.expert_feed_forward_length": Default("F / used", "llama.cpp, LLM_ARCH_QWEN3MOE"),
+    "*.expert_shared_feed_forward_length": Default("F", "llama.cpp, LLM_ARCH_QWEN2MOE"),
     "*.attention.sliding_window": Default(0, f"{_LOAD}: n_swa, 0 is no window"),
     "gemma2.attention.sliding_window": Default(4096, "llama.cpp, LLM_ARCH_GEMMA2"),
     "*.attention.sliding_window_pattern": Default(
@@ -42,6 +49,14 @@ FORMAT_DEFAULTS = {
     "*.rope.scaling.original_context_length": Default("context_length", f"{_LOAD}: n_ctx_train"),
     "*.rope.scaling.yarn_beta_fast": Default(32.0, _YARN),
     "*.rope.scaling.yarn_beta_slow": Default(1.0, _YARN),
+    "*.ssm.dt_b_c_rms": Default(False, "llama.cpp, LLM_ARCH_MAMBA: optional"),
+    "clip.vision.projector.scale_factor": Default(4, f"{_CLIP}, PROJECTOR_TYPE_GEMMA3"),
+    "clip.vision.spatial_merge_size": Default(2, f"{_CLIP}, PROJECTOR_TYPE_QWEN2VL"),
+    "clip.vision.window_size": Default(112, "transformers, Qwen2_5_VLVisionConfig"),
+    "clip.vision.image_min_pixels": Default(56 * 56, f"{_QWEN_VL}: min_pixels"),
+    "clip.vision.image_max_pixels": Default(28 * 28 * 16384, f"{_QWEN_VL}: max_pixels"),
+    "*.rescale_every_n_layers": Default(0, "llama.cpp, LLM_ARCH_RWKV6: optional, 0 is never"),
+    "*.attention.gate_lora_rank": Default(0, "llama.cpp, LLM_ARCH_RWKV7: optional, 0 is no gate"),
 }
 
 # Keys that change the arithmetic in a way that is not run here, with the value that changes
@@ -51,16 +66,13 @@ NOT_RUN = {
     "attention.clamp_kqv": 0.0,
     "attention.max_alibi_bias": 0.0,
     "attention.output_scale": 1.0,
-    "attention.scale": 0.0,
     "attention.temperature_length": 0,
     "attention.temperature_scale": 0.0,
-    "embedding_scale": 1.0,
-    "expert_count": 0,
     "nextn_predict_layers": 0,
-    "residual_scale": 1.0,
     "rope.scaling.alpha": 0.0,
     "rope.scaling.yarn_ext_factor": 1.0,
     "rope.scaling.yarn_log_multiplier": 0.0,
+    "token_shift_count": 2,
 }
 
 

@@ -5,48 +5,16 @@ Everything that changes from token to token (token ids, position) is read from d
 that a decode step is the same list of launches every time.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 
-from zerfoo_numba.cache import KVCache
-from zerfoo_numba.devices import Buffer
-from zerfoo_numba.kernels.quantize import QuantizedRows, padded
-from zerfoo_numba.weights import RopeTables, Weights
-
-CHUNK = 64  # tokens of a prefill that pass through the layers together
-
-
-class Workspace:
-    """The buffers between operations, with room for `rows` tokens; `at(T)` gives views of T."""
-
-    def __init__(self, device, config, rows):
-        c = config
-        widths = {
-            "x": c.D, "normed": c.D, "result": c.D, "q": c.H * c.HD, "k": c.KH * c.HD,
-            "v": c.KH * c.VD, "attn": c.H * c.VD, "gate": c.F, "up": c.F, "act": c.F,
-        }  # fmt: skip
-        widest = padded(max(widths.values()))
-        self.words = device.empty((rows, widest // 4), np.uint32, "x_words")
-        self.scales = device.empty((rows, widest // 32, 4), np.float32, "x_scales")
-        self.buffers = {n: device.empty((rows, w), np.float32, n) for n, w in widths.items()}
-
-    def at(self, T):
-        return {n: b.view((T, b.shape[1])) for n, b in self.buffers.items()}
-
-    def quantized(self, T, K):
-        """Room for T rows of K 8-bit activations: the same room at every call."""
-        P = padded(K)
-        return QuantizedRows(self.words.view((T, P // 4)), self.scales.view((T, P // 32, 4)), T)
-
-
-@dataclass(frozen=True)
-class Operand:
-    """What a product multiplies a weight with: x (T, K), and its 8-bit form if one of the weights
-    that it is meant for is packed."""
-
-    x: Buffer
-    quantized: QuantizedRows | None
+from zerfoo_numba import fusion
+from zerfoo_numba.cache import KVCache, RecurrentState
+from zerfoo_numba.feed_forward import ExpertRoom, feed_forward
+from zerfoo_numba.mixers import MIXERS
+from zerfoo_numba.rope_tables import RopeTables
+from zerfoo_numba.vision.sequence import parts, splice, turns
+from zerfoo_numba.weights import Weights
+from zerfoo_numba.workspace import Operand, Workspace
 
 
 class Walk:
@@ -56,14 +24,23 @@ class Walk:
     them with 8-bit activations; "float" is exact.
     """
 
-    def __init__(self, ops, gguf, config, context, cache_type, activation="float", requantize=None):
+    def __init__(self, ops, gguf, config, context, cache_type, activation="float", requantize=None,
+                 together=0, fuse=True):  # fmt: skip
         device = ops.device
+        self.fusions = fusion.chosen(fuse, device)
         self.ops, self.config, self.context = ops, config, context
         self.weights = Weights(device, gguf, config, activation == "int8", requantize)
-        self.cache = KVCache(device, config, context, cache_type)
+        self.chunk = min(max(device.chunk, together), context)
+        kind = MIXERS.get(config.spec.mixer)  # None: attention and a feed-forward
+        if kind is None:
+            self.cache = KVCache(device, config, context, cache_type, self.chunk)
+        else:
+            self.cache = RecurrentState(device, config, kind.state_shapes(config))
         self.tables = RopeTables(device, {x.rope for x in config.layers}, context, gguf)
-        self.chunk = min(CHUNK, context)
-        self.workspace = Workspace(device, config, self.chunk)
+        self.pictures, self.spans = [], None  # images of the sequence; whom they see in this part
+        self.workspace = Workspace(device, config, self.chunk, kind and kind.widths(config))
+        self.mixer = kind and kind(self)
+        self.expert_room = ExpertRoom(device, config, self.chunk) if config.experts else None
         self.tokens = device.empty(self.chunk, np.uint32, "tokens")
         self.position = device.upload(np.zeros(1, np.uint32), "position")
         # The ids of the sequence, given or chosen here: history[p] is that at position p.
@@ -89,19 +66,30 @@ class Walk:
         device = self.ops.device
         ids, chosen = device.read(self.history)[:cached], device.read(self.tokens)
         device.write(self.position, np.zeros(1, np.uint32))
-        for start in range(0, cached, self.chunk):
-            part = ids[start : start + self.chunk]
-            self.take(part, start)
-            self.embed(len(part))
-            self.layers(len(part), start)
-            self.ops.advance(self.position, len(part))
+        for start, end in parts(0, cached, self.chunk, self.pictures):
+            self.take(ids[start:end], start)
+            self.embed(end - start, start)
+            self.layers(end - start, start)
+            self.ops.advance(self.position, end - start)
         device.write(self.tokens, chosen)
 
-    def embed(self, T):
-        """The first T of `tokens` to the residual stream x (T, D)."""
+    def see(self, pictures):
+        """The `Picture`s of the sequence, before their parts of it are embedded."""
+        self.pictures = pictures
+        self.tables.place(turns(pictures, self.context))
+
+    def embed(self, T, start=None):
+        """The first T of `tokens` to the residual stream x (T, D); where the host knows the
+        position `start` of the first, images take their places."""
         ops, config, x = self.ops, self.config, self.workspace.at(T)["x"]
         table = self.weights.matrix("token_embd.weight")
         ops.embed(x, table, self.tokens.view((T,)), config.embed_scale)
+        self.spans = None if start is None else splice(ops.device, x, self.pictures, start)
+        positions = self.weights.vector("position_embd.weight")
+        if positions is not None:
+            ops.add_positions(x, positions, self.position)
+        if "token_embd_norm.weight" in self.weights:
+            self.norm(x, x, "token_embd_norm")
         ops.tap("embed", x)
 
     def layers(self, T, cached=0, inputs=None):
@@ -116,32 +104,45 @@ class Walk:
                 self.ops.device.write(x, replaced)
             if i == 0 or replaced is not None:
                 self.norm(normed, x, self.norm_names(i)[0])
-            self.block(i, T, cached)
+            if self.mixer is None:
+                self.block(i, T, cached)
+            else:
+                self.mixer.block(i, T)
 
     def norm_names(self, i):
         """The norms that the attention and the feed-forward of block i read."""
         blk = f"blk.{i}."
+        if self.mixer is not None:
+            return blk + "attn_norm", blk + "attn_norm_2"
         if blk + "attn_norm_2.weight" in self.weights:  # one per branch, as in Falcon 40B
             return blk + "attn_norm_2", blk + "attn_norm"
         return blk + "attn_norm", blk + "ffn_norm"
+
+    def following(self, i):
+        """The norm that the output of block i goes through next."""
+        return self.norm_names(i + 1)[0] if i + 1 < self.config.L else "output_norm"
 
     def block(self, i, T, cached=0):
         """Block i. On entry `x` is its input and `normed` the attention norm of it; on return both
         stand ready for what follows, the next block or the head."""
         ops, blk = self.ops, f"blk.{i}."
         b = self.workspace.at(T)
+        normed = b["normed"]
+        if not self.config.spec.pre_norms:  # the branches read the stream itself
+            b["normed"] = b["x"]
         ops.tap(blk + "input", b["x"])
         ops.tap(blk + "attn_norm", b["normed"])
         self.attention(i, b, T, cached)
         ops.tap(blk + "attn_out", b["result"])
         self.post_norm(blk + "post_attention_norm", b)
+        self.scale_branch(b)
         self.add_attention(i, b)
         ops.tap(blk + "ffn_input", b["x"])
         ops.tap(blk + "ffn_norm", b["normed"])
-        self.feed_forward(i, b)
+        feed_forward(self, i, b)
         self.post_norm(blk + "post_ffw_norm", b)
-        following = self.norm_names(i + 1)[0] if i + 1 < self.config.L else "output_norm"
-        self.add_norm(b["normed"], b["x"], b["result"], following)
+        self.scale_branch(b)
+        self.add_norm(normed, b["x"], b["result"], self.following(i))
         ops.tap(blk + "output", b["x"])
 
     def add_attention(self, i, b):
@@ -156,15 +157,15 @@ class Walk:
         self.ops.add(b["x"], b["result"])
 
     def attention(self, i, b, T, cached):
-        ops, config, weights = self.ops, self.config, self.weights
+        ops, config = self.ops, self.config
         blk, layer = f"blk.{i}.", config.layers[i]
         x = self.operand(b["normed"], *(f"{blk}attn_{name}" for name in "qkv"))
-        for name in ("q", "k", "v"):
-            self.linear(b[name], f"{blk}attn_{name}", x)
+        fusion.attention_products(self, blk, b, x)
         q = b["q"].view((T, config.H, config.HD))
         k = b["k"].view((T, config.KH, config.HD))
         v = b["v"].view((T, config.KH, config.VD))
-        norms = [weights.vector(f"{blk}attn_{n}_norm.weight") for n in "qk"]
+        norms = [self.head_norm(b[n], f"{blk}attn_{n}_norm") for n in "qk"]
+        norms = fusion.head_norms(self, q, k, norms)
         cache, table = self.cache.layers[i], self.tables[layer.rope]
         ops.qk_norm_rope_append(
             q, k, v, cache, self.position, table, config.spec.norm, norms, config.eps
@@ -179,6 +180,7 @@ class Walk:
             layer.window,
             config.attn_softcap,
             cached,
+            self.spans,
         )
         ops.tap(blk + "q", q)
         if ops.taps is not None:
@@ -189,24 +191,20 @@ class Walk:
         x = self.operand(b["attn"], blk + "attn_output")
         self.linear(b["result"], blk + "attn_output", x)
 
-    def feed_forward(self, i, b):
-        ops, blk, kind = self.ops, f"blk.{i}.", self.config.spec.ffn
-        names = [n for n in ("gate", "up") if f"{blk}ffn_{n}.weight" in self.weights]
-        x = self.operand(b["normed"], *(f"{blk}ffn_{name}" for name in names))
-        for name in names:
-            self.linear(b[name], f"{blk}ffn_{name}", x)
-        if "gate" in names:
-            ops.gated(b["act"], b["gate"], b["up"], kind)
-        else:
-            ops.plain(b["act"], b["up"], kind)
-        self.linear(b["result"], blk + "ffn_down", self.operand(b["act"], blk + "ffn_down"))
-        for name in names:
-            ops.tap(f"{blk}ffn_{name}", b[name])
-        ops.tap(blk + "ffn_act", b["act"])
-        ops.tap(blk + "ffn_out", b["result"])
+    def head_norm(self, x, name):
+        """The weight of a norm of every head of x (T, heads HD), which the rotation applies, or
+        None; a norm of all heads together is applied here."""
+        weight, HD = self.weights.vector(name + ".weight"), self.config.HD
+        if weight is None or weight.shape != (x.shape[1],) or weight.size == HD:
+            return weight
+        self.norm(x, x, name)
+        return None
 
     def norm(self, out, x, name):
-        """out = norm(x), of the architecture's kind; the bias is there if the file has one."""
+        """out = norm(x), of the architecture's kind; the bias is there if the file has one. Nothing
+        happens where the model has no such norm."""
+        if name + ".weight" not in self.weights:
+            return
         weight, bias = self.weights.vector(name + ".weight"), self.weights.vector(name + ".bias")
         if self.config.spec.norm == "rms":
             self.ops.rmsnorm(out, x, weight, self.config.eps)
@@ -214,7 +212,14 @@ class Walk:
             self.ops.layernorm(out, x, weight, bias, self.config.eps)
 
     def add_norm(self, out, residual, x, name):
-        """residual += x; out = norm(residual)."""
+        """residual += x; out = norm(residual), if the model has that norm."""
+        if name + ".weight" not in self.weights:
+            self.ops.add(residual, x)
+            return
+        if "add_norm" not in self.fusions:
+            self.ops.add(residual, x)
+            self.norm(out, residual, name)
+            return
         weight, bias = self.weights.vector(name + ".weight"), self.weights.vector(name + ".bias")
         if self.config.spec.norm == "rms":
             self.ops.add_rmsnorm(out, residual, x, weight, self.config.eps)
@@ -229,9 +234,11 @@ class Walk:
         self.ops.quantize(quantized, x)
         return Operand(x, quantized)
 
-    def linear(self, out, name, operand):
-        """out = weight x + bias; the bias is there if the file has one."""
-        weight, bias = self.weights.matrix(name + ".weight"), self.weights.vector(name + ".bias")
+    def linear(self, out, name, operand, bias=None):
+        """out = weight x + bias; the bias is the vector of that name, or there if the file has one
+        that is named after the weight."""
+        weight = self.weights.matrix(name + ".weight")
+        bias = self.weights.vector(bias or name + ".bias")
         if weight.packed:
             self.ops.matmul_int8(out, weight, operand.quantized, bias)
         else:
@@ -242,6 +249,11 @@ class Walk:
         if name + ".weight" in self.weights:
             self.norm(b["result"], b["result"], name)
             self.ops.tap(name, b["result"])
+
+    def scale_branch(self, b):
+        """The branch's result, as much of it as the residual stream gets."""
+        if self.config.residual_scale != 1:
+            self.ops.scale(b["result"], self.config.residual_scale)
 
     def project(self, logits, row):
         """The head on `logits.shape[0]` rows of the normed stream from `row` on."""
@@ -271,7 +283,7 @@ class Walk:
         self.step()
         self.choose(1)
 
-    def sampled_step(self):
-        """One token whose logits the host samples; it writes the next id into `tokens`."""
+    def logits_step(self):
+        """One token whose logits the host reads; it writes the next id into `tokens`."""
         self.step()
         self.ops.advance(self.position, 1)

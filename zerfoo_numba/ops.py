@@ -5,6 +5,7 @@ Each is one launch. A recorder sees every one with its shape and cost; a tap see
 
 from dataclasses import dataclass
 
+from zerfoo_numba.expert_ops import ExpertOps
 from zerfoo_numba.kernels import (
     Cost,
     activation,
@@ -12,13 +13,22 @@ from zerfoo_numba.kernels import (
     argmax,
     attention,
     embed,
+    join,
     layernorm,
+    matmul,
+    matmul_int8,
     matvec,
+    matvec_group,
     matvec_int8,
+    pool,
     quantize,
     rmsnorm,
     rope,
+    sample,
+    sample_part,
+    vision_attention,
 )
+from zerfoo_numba.recurrent_ops import RecurrentOps
 
 
 @dataclass(frozen=True)
@@ -30,7 +40,7 @@ class Call:
     cost: Cost
 
 
-class Ops:
+class Ops(RecurrentOps, ExpertOps):
     def __init__(self, device):
         self.device = device
         self.calls: list[Call] | None = None  # a list while someone records
@@ -50,9 +60,9 @@ class Ops:
         look_up(self.device, out, table, tokens, scale)
         self._record("embed", embed.cost, T=T, D=D, type_name=table.type)
 
-    def rmsnorm(self, out, x, weight, eps):
+    def rmsnorm(self, out, x, weight, eps, version=2):
         T, D = x.shape
-        rmsnorm.rmsnorm(self.device, out, x, weight, eps)
+        rmsnorm.rmsnorm(self.device, out, x, weight, eps, version)
         self._record("rmsnorm", rmsnorm.cost, T=T, D=D)
 
     def add_rmsnorm(self, out, residual, x, weight, eps):
@@ -72,6 +82,12 @@ class Ops:
         layernorm.add_layernorm(self.device, out, residual, x, weight, bias, eps)
         self._record("add_layernorm", layernorm.add_cost, T=T, D=D)
 
+    def add_positions(self, x, table, position):
+        """x[t] += table[position + t], the learned vectors of the positions."""
+        T, D = x.shape
+        add.add_positions(self.device, x, table, position)
+        self._record("add_positions", add.positions_cost, T=T, D=D)
+
     def add(self, residual, x):
         """residual += x."""
         T, D = x.shape
@@ -80,7 +96,8 @@ class Ops:
 
     def matmul(self, out, weight, x, bias=None):
         T, K = x.shape
-        matvec.matmul(self.device, out, weight, x, bias)
+        wide = self.device.broadcasts and T >= matmul.FEWEST
+        (matmul if wide else matvec).matmul(self.device, out, weight, x, bias)
         name = "matvec" if T == 1 else "matmul"
         self._record(name, matvec.cost, T=T, N=weight.rows, K=K, type_name=weight.type)
 
@@ -91,26 +108,59 @@ class Ops:
         self._record("quantize", quantize.cost, T=T, K=K)
 
     def matmul_int8(self, out, weight, x, bias=None):
-        matvec_int8.matmul_int8(self.device, out, weight, x, bias)
+        wide = self.device.broadcasts and x.rows >= matmul_int8.FEWEST
+        way = matmul_int8 if wide else matvec_int8
+        way.matmul_int8(self.device, out, weight, x, bias)
         name = "matvec_int8" if x.rows == 1 else "matmul_int8"
         shape = {"T": x.rows, "N": weight.rows, "K": weight.columns}
         self._record(name, matvec_int8.cost, **shape, type_name=weight.type)
+
+    def matvec_group(self, outs, weights, x, biases):
+        """outs[i] = weights[i] x + biases[i] of one token, in one launch."""
+        matvec_group.matvec_group(self.device, outs, weights, x, biases)
+        shape = {"rows": tuple(w.rows for w in weights), "K": weights[0].columns}
+        types = tuple(w.type for w in weights)
+        self._record("matvec_group", matvec_group.group_cost, **shape, types=types)
+
+    def matvec_gated(self, out, gate, up, x, biases, kind):
+        """out = act(gate x) (up x) of one token, in one launch."""
+        matvec_group.matvec_gated(self.device, out, gate, up, x, biases, kind)
+        shape = {"N": gate.rows, "K": gate.columns, "types": (gate.type, up.type)}
+        self._record("matvec_gated", matvec_group.gated_cost, **shape)
 
     def qk_norm_rope_append(self, q, k, v, cache, position, table, norm, weights, eps):
         T, H, HD = q.shape
         KH, VD = v.shape[1:]
         rope.qk_norm_rope_append(self.device, q, k, v, cache, position, table, norm, weights, eps)
-        shape = {"T": T, "H": H, "KH": KH, "HD": HD, "VD": VD, "cache_type": cache.type}
+        shape = {"T": T, "H": H, "KH": KH, "HD": HD, "VD": VD, "cache_types": cache.types}
         self._record("qk_norm_rope_append", rope.cost, **shape)
 
-    def attention(self, out, q, cache, position, scale, window, softcap, cached=0):
+    def attention(self, out, q, cache, position, scale, window, softcap, cached=0, spans=None):
         """`cached`: keys before the first query, as the host knows it, for the recorder alone."""
         T, H, HD = q.shape
-        KH, VD = cache.v.shape[1:]
-        attention.attention(self.device, out, q, cache, position, scale, window, softcap)
+        KH, VD = cache.k.shape[1], out.shape[2]
+        attention.attention(self.device, out, q, cache, position, scale, window, softcap, spans)
         name = "attention_decode" if T == 1 else "attention_prefill"
         shape = {"T": T, "S": cached, "H": H, "KH": KH, "HD": HD, "VD": VD, "window": window}
-        self._record(name, attention.cost, **shape, cache_type=cache.type)
+        self._record(name, attention.cost, **shape, cache_types=cache.types)
+
+    def vision_attention(self, out, q, k, v, spans, seen, scale):
+        """Every patch attends to its span; `seen` counts the patches of all spans, for the
+        recorder."""
+        N, H, HD = q.shape
+        vision_attention.vision_attention(self.device, out, q, k, v, spans, scale)
+        self._record("vision_attention", vision_attention.cost, N=N, seen=seen, H=H, HD=HD)
+
+    def pool(self, out, x):
+        """Means of as many consecutive rows of x (n T, D) as make out (T, D)."""
+        T, D = out.shape
+        pool.pool(self.device, out, x)
+        self._record("pool", pool.cost, T=T, D=D, n=x.shape[0] // T)
+
+    def join(self, out, x, first):
+        """x (T, D) becomes columns `first` on of out (T, W)."""
+        join.join(self.device, out, x, first)
+        self._record("join", join.cost, T=x.shape[0], D=x.shape[1])
 
     def gated(self, out, gate, up, kind):
         T, F = gate.shape
@@ -136,6 +186,16 @@ class Ops:
     def argmax(self, token, position, history, logits, step=1):
         argmax.argmax(self.device, token, position, history, logits, step)
         self._record("argmax", argmax.cost, V=logits.size)
+
+    def sample_part(self, kept, counts, bests, logits, *more):
+        """Few candidates of the logits, for `sample_join`."""
+        sample_part.sample_part(self.device, kept, counts, bests, logits, *more)
+        self._record("sample_part", sample_part.cost, V=logits.size)
+
+    def sample_join(self, token, position, history, kept, *more):
+        """The token drawn from the candidates."""
+        sample.sample_join(self.device, token, position, history, kept, *more)
+        self._record("sample_join", sample.cost, segments=kept.shape[0])
 
     def advance(self, position, count):
         argmax.advance(self.device, position, count)

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 class Stats:
     """What one generation took; `graph_share` is the part of decode launches made by replay."""
 
-    prompt_tokens: int = 0
+    images: int = 0
+    image_seconds: float = 0.0  # of tower and projector; the prefill's are prompt_seconds
+    prompt_tokens: int = 0  # those of images included
     prompt_seconds: float = 0.0
     generated_tokens: int = 0
     decode_steps: int = 0  # the first token comes from the prefill

@@ -8,17 +8,22 @@ import numpy as np
 from zerfoo_numba.devices import Buffer
 from zerfoo_numba.errors import UnsupportedError
 from zerfoo_numba.kernels import embed
+from zerfoo_numba.kernels.pack import pack
 from zerfoo_numba.quant import QUANTS
-from zerfoo_numba.quant.packed import LAYOUTS, pack
+from zerfoo_numba.quant.packed import LAYOUTS
 from zerfoo_numba.quant.write import quantize
+from zerfoo_numba.recurrent_tensors import ARRAYS
 
 REQUANTIZED_ROWS = 1024  # decoded at a time
+RELEASED_BYTES = 1 << 26  # of the file that stay in memory while the rest is read
+_VECTORS = ("norm", "position_embd", *ARRAYS)  # of what has rows, they are no matrices of a product
 INDEX_LIMIT = 2**32  # kernels address a tensor's bytes with uint32
 
 
 @dataclass(frozen=True)
 class Weight:
-    """A matrix (rows, columns) of block format `type`: its bytes as they lie in the file."""
+    """A matrix (rows, columns) of block format `type`: its bytes as they lie in the file. Of the
+    matrices of experts, `rows` are those of one, and all lie one after another."""
 
     data: Buffer
     type: str
@@ -39,19 +44,6 @@ class PackedWeight:
     packed = True
 
 
-@dataclass(frozen=True)
-class RopeTable:
-    """cos and sin (S, R/2) float32 of every position and frequency.
-
-    `dims` is R; `pairs` is "half" or "interleaved".
-    """
-
-    cos: Buffer
-    sin: Buffer
-    dims: int
-    pairs: str
-
-
 class Part(NamedTuple):
     """`count` rows of the file's tensor `name`, from row `first` on."""
 
@@ -62,8 +54,13 @@ class Part(NamedTuple):
 
 def parts(config, gguf):
     """{name: Part}: the matrices and vectors that a model computes with, by the names they have
-    where each is a tensor of its own; q, k and v, or gate and up, may be rows of one."""
+    where each is a tensor of its own; q, k and v, or gate and up, may be rows of one.
+
+    Without a config every tensor is itself: the form of a file whose tensors are never joined.
+    """
     found = {name: Part(name, 0, tensor.shape[-1]) for name, tensor in gguf.tensors.items()}
+    if config is None:
+        return found
     c = config
     qkv = (("q", c.H * c.HD), ("k", c.KH * c.HD), ("v", c.KH * c.VD))
     gate_up = (("gate", c.F), ("up", c.F))
@@ -104,9 +101,22 @@ class Weights:
         return name in self.parts
 
     def load(self):
-        """Bring everything to the device."""
+        """Bring everything to the device, and let go of the file's pages on the way."""
+        total = sum(tensor.data.nbytes for tensor in self.gguf.tensors.values())
+        done, kept, shown = 0, 0, -1
         for name, part in self.parts.items():
-            if len(self.gguf.tensors[part.name].shape) == 2 and "norm" not in name:
+            size = self._data(name).nbytes
+            done, kept = done + size, kept + size
+            if self.device.progress is not None and 100 * done // total > shown:
+                shown = 100 * done // total
+                self.device.progress(f"loading {shown}% of {total / 1e6:.0f} MB")
+            if kept > RELEASED_BYTES:
+                self.device.synchronize()
+                self.gguf.release_memory()
+                kept = 0
+            shape = self.gguf.tensors[part.name].shape
+            several = len(shape) == 2 and shape[1] > 1 and not any(n in name for n in _VECTORS)
+            if several or "_exps." in name:
                 self.matrix(name)
             elif not name.startswith("rope_"):  # they go into the tables
                 self.vector(name)
@@ -127,8 +137,18 @@ class Weights:
             self._loaded[name] = self._vector(name) if name in self else None
         return self._loaded[name]
 
+    def stack(self, *names):
+        """The numbers of the vectors `names`, one after another: float32 (all of them,)."""
+        if len(names) == 1:
+            return self.vector(names[0])
+        if names not in self._loaded:
+            found = [self.device.read(self._vector(name)).reshape(-1) for name in names]
+            self._loaded[names] = self.device.upload(np.concatenate(found), names[0])
+        return self._loaded[names]
+
     def _data(self, name):
         """The file's bytes of the part `name`."""
+        self.gguf.check_size()
         part = self.parts[name]
         tensor = self.gguf.tensors[part.name]
         row = tensor.data.nbytes // tensor.shape[-1]
@@ -137,7 +157,10 @@ class Weights:
     def _matrix(self, name):
         part, data = self.parts[name], self._data(name)
         tensor = self.gguf.tensors[part.name]
-        type_name, rows, columns = tensor.type, part.count, tensor.shape[0]
+        type_name, columns, experts = tensor.type, tensor.shape[0], 1
+        rows = part.count
+        if len(tensor.shape) == 3:  # matrices of several experts, one after another
+            rows, experts = tensor.shape[1:]
         self._require(name, type_name, {**QUANTS, "F64": None})
         if data.nbytes >= INDEX_LIMIT:
             size = data.nbytes / 2**30
@@ -145,10 +168,11 @@ class Weights:
                 f"tensor {name} has {size:.1f} GiB; at most 4 GiB can be indexed"
             )
         if self.requantize not in (None, type_name) and QUANTS[type_name].block_size > 1:
-            data = self._requantized(Weight(self.device.upload(data), type_name, rows, columns))
+            whole = Weight(self.device.upload(data), type_name, rows * experts, columns)
+            data = self._requantized(whole)
             type_name = self.requantize
         if self.pack and type_name in LAYOUTS:
-            return self._packed(name, data, type_name, rows, columns)
+            return self._packed(name, data, type_name, rows, columns, experts)
         if type_name == "F64":  # kernels hold no float64
             data, type_name = data.view("<f8").astype(np.float32).view(np.uint8), "F32"
         return Weight(self.device.upload(data, name), type_name, rows, columns)
@@ -163,11 +187,14 @@ class Weights:
             written.append(quantize(self.device.read(out), self.requantize).reshape(-1))
         return np.concatenate(written)
 
-    def _packed(self, name, data, type_name, rows, columns):
-        quant, layout = QUANTS[type_name], LAYOUTS[type_name]
-        chunks = pack(layout, data, rows, columns, quant.block_size, quant.block_bytes)
-        data = self.device.upload(chunks.reshape(-1), name)
-        return PackedWeight(data, type_name, rows, columns, chunks.shape[1])
+    def _packed(self, name, data, type_name, rows, columns, experts):
+        layout = LAYOUTS[type_name]
+        each = layout.packed_bytes(rows, columns)
+        raw, chunks = self.device.adopt(data), self.device.empty(experts * each, np.uint8, name)
+        for i in range(experts):
+            of_file = raw.view((data.size // experts,), i * (data.size // experts))
+            pack(self.device, chunks.view((each,), i * each), of_file, type_name, rows, columns)
+        return PackedWeight(chunks, type_name, rows, columns, -(-columns // layout.step))
 
     def _vector(self, name):
         tensor = self.gguf.tensors[self.parts[name].name]
@@ -191,65 +218,3 @@ FLOATS = {
     "BF16": _from_bf16,
     "F64": lambda data: data.view("<f8").astype(np.float32),
 }
-
-
-class RopeTables:
-    """The RopeTable of every Rope of a model, for a sequence of the length last asked for."""
-
-    def __init__(self, device, ropes, context, gguf):
-        self.device, self.gguf, self.length = device, gguf, 1
-        self._tables = {}
-        for rope in ropes:
-            cos, sin = (device.upload(x, "rope") for x in self._values(rope, context))
-            self._tables[rope] = RopeTable(cos, sin, rope.dims, rope.kind)
-
-    def __getitem__(self, rope):
-        return self._tables[rope]
-
-    def fit(self, length):
-        """Turn as a sequence of `length` tokens does. True if that changed something: what is in a
-        cache has then been turned otherwise."""
-        before, self.length = self.length, length
-        changed = [r for r in self._tables if _factors(r, before) != _factors(r, length)]
-        for rope in changed:
-            table = self._tables[rope]
-            values = self._values(rope, table.cos.shape[0])
-            for buffer, array in zip((table.cos, table.sin), values, strict=True):
-                self.device.write(buffer, array)
-        return bool(changed)
-
-    def _values(self, rope, context):
-        """cos and sin (S, R/2) float32 of positions 0 .. context - 1, computed in float64."""
-        frequency = frequencies(rope)
-        name = _factors(rope, self.length)
-        if name is not None:
-            tensor = self.gguf.tensors[name]
-            frequency = frequency / FLOATS[tensor.type](tensor.data).astype(np.float64)
-        angle = np.arange(context, dtype=np.float64)[:, None] * frequency
-        return [(rope.attn_factor * f(angle)).astype(np.float32) for f in (np.cos, np.sin)]
-
-
-def _factors(rope, length):
-    """The tensor that divides the frequencies of a sequence of `length` tokens, or None."""
-    if rope.long_factors is not None and length > rope.long_factors.context:
-        return rope.long_factors.name
-    return rope.freq_factors
-
-
-def frequencies(rope):
-    """Radians per token of each pair of a Rope, float64 (R/2,), before any tensor of factors.
-
-    base^(-2i/R) / factor; with YaRN (arXiv:2309.00071) a pair between the one that turns `fast`
-    times in the original context, rounded down, and the one that turns `slow` times, rounded up,
-    is a mix of that and the undivided frequency.
-    """
-    pairs = np.arange(rope.dims // 2, dtype=np.float64)
-    trained = rope.base ** (-2.0 * pairs / rope.dims)
-    if rope.yarn is None:
-        return trained / rope.factor
-    per_pair = 2 * np.log(rope.base) / rope.dims  # what the log of the turns falls by
-    turns = np.log([rope.yarn.fast, rope.yarn.slow])
-    fast, slow = (np.log(rope.yarn.context) - np.log(2 * np.pi) - turns) / per_pair
-    first, last = max(np.floor(fast), 0), min(np.ceil(slow), rope.dims - 1)
-    divided = np.clip((pairs - first) / max(last - first, 1e-3), 0, 1)
-    return trained * (1 - divided) + trained / rope.factor * divided

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 import zerfoo_numba
+from zerfoo_numba import terminal
 from zerfoo_numba.cli import main
 from zerfoo_numba.errors import ContextError
 
@@ -24,7 +25,7 @@ class Model:
         self.stats = SimpleNamespace(
             prompt_tokens=4, prompt_seconds=2.0, generated_tokens=11, decode_steps=10,
             generated_seconds=0.5,
-            graph_share=1.0,
+            graph_share=1.0, images=0, image_seconds=0.0,
         )  # fmt: skip
 
     def chat_ids(self, messages):
@@ -76,7 +77,7 @@ def test_flags_reach_the_model(model):
     assert main(line.split()) == 0
     assert model.loaded == ("m.gguf", {
         "context": 128, "threads": 2, "device": "cuda", "activation": "float", "requantize": None,
-        "cache_type": "f16", "graph": False,
+        "cache_type": "f16", "graph": False, "mmproj": None, "progress": terminal.note,
     })  # fmt: skip
     assert model.asked[0][1] == {
         "max_tokens": sys.maxsize, "seed": 5, "temperature": 0.7, "top_k": 9, "top_p": 0.8,
@@ -84,11 +85,22 @@ def test_flags_reach_the_model(model):
     }  # fmt: skip
 
 
+def test_cache_types_of_k_and_v(model):
+    for more, wanted in (
+        (["-ctk", "q8_0", "-ctv", "f16"], ("q8_0", "f16")),
+        (["--cache-type-v", "q8_0"], ("f16", "q8_0")),
+        (["--cache-type", "f16", "-ctk", "q8_0"], ("q8_0", "f16")),
+        (["--cache-type", "q8_0"], "q8_0"),
+    ):
+        assert main(["generate", "-m", "m.gguf", "-p", "x", *more]) == 0
+        assert model.loaded[1]["cache_type"] == wanted
+
+
 def test_defaults_are_those_of_the_public_interface(model):
     main(["generate", "-m", "m.gguf", "-p", "x"])
     assert model.loaded[1] == {
         "context": None, "threads": None, "device": "auto", "activation": None, "requantize": None,
-        "cache_type": None, "graph": True,
+        "cache_type": None, "graph": True, "mmproj": None, "progress": terminal.note,
     }  # fmt: skip
     assert model.asked[0][1] == {
         "max_tokens": 64, "seed": None, "temperature": 0.0, "top_k": 40, "top_p": 0.95,

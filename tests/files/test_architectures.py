@@ -1,5 +1,6 @@
 """What each architecture's files may leave out, and the forms in which they say the same."""
 
+import functools
 import math
 from types import SimpleNamespace
 
@@ -22,13 +23,23 @@ KEYS = {
 OWN_KEYS = {
     "gemma3": {"attention.sliding_window": 8},
     "command-r": {"logit_scale": 0.5},
+    "granite": {"logit_scale": 0.5},
+    "qwen2vl": {"rope.dimension_sections": np.array([1, 2, 1, 0])},
+    "qwen2moe": {"expert_count": 5, "expert_used_count": 2},
+    "qwen3moe": {"expert_count": 5, "expert_used_count": 2},
 }
+# Sizes that tensors of experts, and learned positions, have besides; F / used where no key says it.
+LETTERS = {"E": 5, "FE": 12, "FS": 24}
+MORE = {"qwen2moe": LETTERS, "qwen3moe": LETTERS, "gpt2": {"CONTEXT": 64}}
 EPSILON = {"rms": "attention.layer_norm_rms_epsilon", "layer": "attention.layer_norm_epsilon"}
 LONG, SHORT = "rope_factors_long.weight", "rope_factors_short.weight"
 
 
+ATTENTIVE = [arch for arch, spec in ARCHS.items() if spec.mixer == "attention"]
+
+
 def plain_shapes(arch):
-    expected = expected_tensors(ARCHS[arch], **SIZES)
+    expected = expected_tensors(ARCHS[arch], **SIZES, letters=MORE.get(arch))
     return {name: shape for name, (shape, required) in expected.items() if required}
 
 
@@ -56,18 +67,23 @@ def in_blocks(**shapes):
     return {f"blk.{i}.{name}": shape for i in range(3) for name, shape in names.items()}
 
 
-@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("arch", ATTENTIVE)
 def test_every_architecture_has_its_numbers(arch):
     config = config_of(arch)
     assert (config.arch, config.context, config.eps) == (arch, 64, 1e-5)
     assert {n: getattr(config, n) for n in SIZES if n != "R"} | {"R": 8} == SIZES
     assert config.attn_scale == 1 / math.sqrt(8)
     assert config.embed_scale == (4.0 if arch.startswith("gemma") else 1.0)
-    interleaved = arch in ("llama", "command-r")
-    assert config.layers[2].rope == Rope("interleaved" if interleaved else "half", 8, 10000.0)
+    rope = config.layers[2].rope
+    if arch == "gpt2":
+        assert rope.dims == 0
+        return
+    interleaved = arch in ("llama", "command-r", "granite")
+    sections = (1, 2, 1) if arch == "qwen2vl" else None
+    assert rope == Rope("interleaved" if interleaved else "half", 8, 10000.0, sections=sections)
 
 
-@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("arch", ATTENTIVE)
 def test_every_tensor_of_the_plain_form_is_required(arch):
     for name in plain_shapes(arch):
         with pytest.raises(FileError, match=name):
@@ -273,8 +289,10 @@ def test_a_tensor_without_a_meaning_is_refused(arch, shapes, named):
 
 def test_every_requirement_is_a_tensor_or_a_key():
     known = {*KEYS, *(key for keys in OWN_KEYS.values() for key in keys)}
-    for arch, spec in ARCHS.items():
+    for arch in ATTENTIVE:
+        spec = ARCHS[arch]
         fused = {f"blk.{i}.attn_qkv.weight": Tensor((16, QKV_ROWS), "F32", None) for i in range(3)}
-        forms = expected_tensors(spec, **SIZES) | expected_tensors(spec, **SIZES, held=fused)
+        form = functools.partial(expected_tensors, spec, **SIZES, letters=MORE.get(arch))
+        forms = form() | form(held=fused)
         names = {name.removeprefix("blk.1.") for name in forms}
         assert set(spec.requires) <= names | known, arch

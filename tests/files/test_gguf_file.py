@@ -146,6 +146,15 @@ def test_tensor_data_is_not_touched(tmp_path):
     assert faults < size // 4096 // 100
 
 
+def test_a_file_that_shrinks_is_an_error(tmp_path):
+    path = save(tmp_path, f32_file(gemma3_metadata(), gemma3_shapes()))
+    file = open_gguf(path)
+    file.check_size()
+    os.truncate(path, os.path.getsize(path) - 1)
+    with pytest.raises(FileError, match="has shrunk from"):
+        file.check_size()
+
+
 def test_paths_that_are_no_file(tmp_path):
     for path, says in (
         (tmp_path / "absent.gguf", "there is no file"),

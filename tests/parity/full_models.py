@@ -16,7 +16,8 @@ CONTEXT = 128
 
 
 class Dims(NamedTuple):
-    """Layers, width, heads, key/value heads, head width, feed-forward width, vocabulary."""
+    """Layers, width, heads, key/value heads, head width, feed-forward width, vocabulary, experts;
+    0 for what a model lacks."""
 
     L: int
     D: int
@@ -25,6 +26,7 @@ class Dims(NamedTuple):
     HD: int
     F: int
     V: int
+    E: int = 0
 
 
 class FullModel(NamedTuple):
@@ -82,6 +84,45 @@ FULL_MODELS = (
             "40B": Dims(60, 8192, 128, 8, 64, 32768, 65024),
         },
     ),
+    FullModel(
+        "MIXTRAL_GGUF_PATH",
+        "llama",
+        {
+            "8x7B": Dims(32, 4096, 32, 8, 128, 14336, 32000, 8),
+            "8x22B": Dims(56, 6144, 48, 8, 128, 16384, 32768, 8),
+        },
+    ),
+    FullModel(
+        "MAMBA_GGUF_PATH",
+        "mamba",
+        {
+            "130M": Dims(24, 768, 0, 0, 0, 0, 50280),
+            "370M": Dims(48, 1024, 0, 0, 0, 0, 50280),
+            "790M": Dims(48, 1536, 0, 0, 0, 0, 50280),
+            "1.4B": Dims(48, 2048, 0, 0, 0, 0, 50280),
+            "2.8B": Dims(64, 2560, 0, 0, 0, 0, 50280),
+            "Falcon 7B": Dims(64, 4096, 0, 0, 0, 0, 65024),
+        },
+    ),
+    FullModel(
+        "RWKV_GGUF_PATH",
+        "rwkv6",
+        {
+            "1.6B": Dims(24, 2048, 0, 0, 0, 7168, 65536),
+            "3B": Dims(32, 2560, 0, 0, 0, 8960, 65536),
+            "7B": Dims(32, 4096, 0, 0, 0, 14336, 65536),
+        },
+    ),
+    FullModel(
+        "RWKV7_GGUF_PATH",
+        "rwkv7",
+        {
+            "0.1B": Dims(12, 768, 0, 0, 0, 3072, 65536),
+            "0.4B": Dims(24, 1024, 0, 0, 0, 4096, 65536),
+            "1.5B": Dims(24, 2048, 0, 0, 0, 8192, 65536),
+            "2.9B": Dims(32, 2560, 0, 0, 0, 10240, 65536),
+        },
+    ),
 )
 
 
@@ -132,7 +173,8 @@ def check_shape(row, config):
     """The name of the size that the file has."""
     arch = config.arch
     assert arch == row.arch, f"{row.variable}: the file's architecture is {arch}, not {row.arch}"
-    found = Dims(*(getattr(config, letter) for letter in Dims._fields))
+    found = Dims(*(getattr(config, letter) for letter in Dims._fields if letter != "E"))
+    found = found._replace(E=config.experts.E if config.experts else 0)
     sizes = {shape: name for name, shape in row.sizes.items()}
     assert found in sizes, f"{row.variable}: the file has {found}; known are {row.sizes}"
     return sizes[found]

@@ -14,7 +14,9 @@ from zerfoo_numba.ptx import Checks
 def load(name, activation="float", **options):
     device = EmulatorDevice(**options)
     path = GOLDEN / name / "model.gguf"
-    return zerfoo_numba.load_model(path, device=device, context=32, activation=activation)
+    return zerfoo_numba.load_model(
+        path, device=device, context=32, activation=activation, cache_type="f32"
+    )
 
 
 @pytest.mark.parametrize("activation", ["float", "int8"])
@@ -42,5 +44,5 @@ def test_the_order_of_blocks_and_threads_does_not_matter():
     plain = load(name).logits(ids)
     device = EmulatorDevice(seed=11)
     path = GOLDEN / name / "model.gguf"
-    shuffled = zerfoo_numba.load_model(path, device=device, context=32)
+    shuffled = zerfoo_numba.load_model(path, device=device, context=32, cache_type="f32")
     np.testing.assert_array_equal(shuffled.logits(ids), plain)

@@ -3,8 +3,10 @@
     GEMMA3_GGUF_PATH=gemma-3-1b-it-Q4_K_M.gguf python -m pytest tests/parity/test_full_models.py
 
 runs one model on the best device of this machine, or on that of --device; the variables are those
-of `full_models.FULL_MODELS`. Each must name exactly one file. The greedy text goes to a JSON file
-per model in the folder ZERFOO_RECORD, or in "full_models" under pytest's own temporary folder.
+of `full_models.FULL_MODELS`, and for images LLAVA_GGUF_PATH with LLAVA_MMPROJ_PATH and
+QWENVL_GGUF_PATH with QWENVL_MMPROJ_PATH (`full_vision.py`). Each must name exactly one file. The
+greedy text goes to a JSON file per model in the folder ZERFOO_RECORD, or in "full_models" under
+pytest's own temporary folder.
 """
 
 import json
@@ -17,6 +19,7 @@ import pytest
 
 import reference
 import zerfoo_numba
+from tests.parity import full_vision
 from tests.parity.conftest import device_names
 from tests.parity.full_models import (
     CONTEXT,
@@ -49,20 +52,40 @@ def test_full_model(row, request, record_folder):
         check(row, path, device, record_folder)
 
 
+def vision_pipeline(row, request, folder):
+    paths = full_vision.named_files(row)
+    if paths is None:
+        pytest.skip(f"{row.text.variable} and {row.variable} are not set")
+    for device in request.config.getoption("--device") or ["auto"]:
+        full_vision.check(row, paths, device, folder)
+
+
+def test_llava_vision_pipeline(request, record_folder):
+    vision_pipeline(full_vision.LLAVA, request, record_folder)
+
+
+def test_qwenvl_vision_pipeline(request, record_folder):
+    vision_pipeline(full_vision.QWENVL, request, record_folder)
+
+
 # The machinery on synthetic files -----------------------------------------------------------
 
 
 def row_of(name, **changed):
     """A row for a synthetic model, as `full_models` has one for each real model."""
     shape = SHAPES[name]
-    dims = Dims(*(getattr(shape, letter) for letter in Dims._fields))
+    dims = Dims(*(getattr(shape, letter) for letter in Dims._fields if letter != "E"))
+    dims = dims._replace(E=shape.letters.get("E", 0))
     return FullModel("SYNTHETIC_GGUF_PATH", shape.arch, {"tiny": dims._replace(**changed)})
+
+
+FILES = ("llama-3.2-tiny", "deepseek-r1-tiny", "mixtral-tiny")
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("synthetic")
-    paths = {n: folder / f"{n}.gguf" for n in ("llama-3.2-tiny", "deepseek-r1-tiny")}
+    paths = {n: folder / f"{n}.gguf" for n in FILES}
     for name, path in paths.items():
         synthesize(name, path)
     return paths
@@ -73,7 +96,7 @@ def run(row, path, monkeypatch, folder, device="cpu"):
     return check(row, named_file(row), device, folder)
 
 
-@pytest.mark.parametrize("name", ["llama-3.2-tiny", "deepseek-r1-tiny"])
+@pytest.mark.parametrize("name", FILES)
 def test_a_sound_file_passes_and_its_text_is_recorded(name, files, monkeypatch, tmp_path):
     device = device_names()[-1]
     run(row_of(name), files[name], monkeypatch, tmp_path / "records", device)
@@ -157,7 +180,7 @@ def test_the_table_names_every_variable_and_agrees_with_the_synthetic_shapes():
     rows = {row.variable.removesuffix("_GGUF_PATH"): row for row in FULL_MODELS}
     assert set(rows) == {
         *("GEMMA3", "DEEPSEEK_R1", "LLAMA32", "MISTRAL", "QWEN25", "PHI35", "TINYLLAMA"),
-        *("COMMAND_R", "FALCON"),
+        *("COMMAND_R", "FALCON", "MIXTRAL", "MAMBA", "RWKV", "RWKV7"),
     }
     for name, variable in (
         ("gemma3-1b", "GEMMA3"),
@@ -165,6 +188,14 @@ def test_the_table_names_every_variable_and_agrees_with_the_synthetic_shapes():
         ("llama-3.2-1b", "LLAMA32"),
         ("llama-3.2-3b", "LLAMA32"),
         ("mistral-7b", "MISTRAL"),
+        ("mixtral-8x7b", "MIXTRAL"),
+        ("qwen2.5-0.5b", "QWEN25"),
+        ("phi-3.5-mini", "PHI35"),
+        ("tinyllama-1.1b", "TINYLLAMA"),
+        ("command-r", "COMMAND_R"),
+        ("falcon-7b", "FALCON"),
+        ("mamba-1.4b", "MAMBA"),
+        ("rwkv6-1.6b", "RWKV"),
     ):
         made = row_of(name)
         assert made.arch == rows[variable].arch

@@ -21,7 +21,13 @@ def path(tmp_path_factory):
 
 def test_every_layer_and_the_head(path, device_name):
     expected = reference.load_model(path).taps(IDS)
-    model = zerfoo_numba.load_model(path, device=device_name, context=16, activation="float")
+    model = zerfoo_numba.load_model(
+        path,
+        device=device_name,
+        context=16,
+        activation="float",
+        cache_type="f32",
+    )
     inputs = {name: array for name, array in expected.items() if name.endswith(".input")}
     actual = model.taps(IDS, inputs=inputs)
     for name, want in expected.items():

@@ -6,20 +6,21 @@ import pytest
 from reference.quant import dequantize
 from tests.parity.compare import assert_close
 from tests.parity.conftest import golden_model, golden_reference, golden_tokens
+from tests.parity.pack_by_numpy import pack
 from tests.parity.random_blocks import random_blocks
 from tests.parity.test_ops import filled, wide
 from tests.parity.tolerances import MODEL, OP
 from zerfoo_numba.kernels import embed, matvec_int8, quantize
+from zerfoo_numba.kernels import pack as on_device
 from zerfoo_numba.quant import QUANTS
-from zerfoo_numba.quant.packed import LAYOUTS, ROWS, pack
+from zerfoo_numba.quant.packed import LAYOUTS, ROWS
 from zerfoo_numba.weights import PackedWeight
 
 MATRICES = ((8, 256), (37, 768), (3, 1536))
 
 
 def packed_weight(device, data, type_name, N, K):
-    quant = QUANTS[type_name]
-    chunks = pack(LAYOUTS[type_name], data, N, K, quant.block_size, quant.block_bytes)
+    chunks = pack(data, type_name, N, K)
     return PackedWeight(device.upload(chunks.reshape(-1)), type_name, N, K, chunks.shape[1])
 
 
@@ -79,26 +80,37 @@ def test_embed_from_a_packed_table_is_exact(device, type_name):
 
 
 @pytest.mark.parametrize("type_name", LAYOUTS)
+def test_pack(device, type_name):
+    rng = np.random.default_rng(6)
+    for N, K in (*MATRICES, (37, 1024 if QUANTS[type_name].block_size > 32 else 992)):
+        data = random_blocks(rng, type_name, N, K)
+        want = pack(data, type_name, N, K).reshape(-1)
+        chunks = device.upload(np.zeros(want.size, np.uint8))
+        on_device.pack(device, chunks, device.upload(data.reshape(-1)), type_name, N, K)
+        np.testing.assert_array_equal(device.read(chunks), want)
+
+
+@pytest.mark.parametrize("type_name", LAYOUTS)
 def test_packing_keeps_every_field_and_costs_little(type_name):
-    quant, layout = QUANTS[type_name], LAYOUTS[type_name]
+    layout = LAYOUTS[type_name]
     rng = np.random.default_rng(4)
     N, K = 16, 1536
     data = random_blocks(rng, type_name, N, K)
-    packed = pack(layout, data, N, K, quant.block_size, quant.block_bytes)
+    packed = pack(data, type_name, N, K)
     assert packed.nbytes == layout.packed_bytes(N, K)
     assert packed.nbytes <= 1.03 * data.nbytes
     other = data.copy()
     for _ in range(200):  # a change of any byte is seen in the packed form
         at = rng.integers(len(data))
         other[at] ^= 1 << rng.integers(8)
-        changed = pack(layout, other, N, K, quant.block_size, quant.block_bytes)
+        changed = pack(other, type_name, N, K)
         assert not np.array_equal(changed, packed)
         other[at] = data[at]
 
 
 def test_rows_that_do_not_fill_a_group_are_padded_with_zeros():
     data = random_blocks(np.random.default_rng(5), "Q8_0", 3, 128)
-    packed = pack(LAYOUTS["Q8_0"], data, 3, 128, 32, 34)
+    packed = pack(data, "Q8_0", 3, 128)
     assert packed.shape == (1, 1, LAYOUTS["Q8_0"].chunk_bytes)
     scales = packed[0, 0, LAYOUTS["Q8_0"].offsets[2] :].view("<f2").reshape(ROWS, 4)
     assert scales[:3].all() and not scales[3:].any()

@@ -8,6 +8,7 @@ import pytest
 from tests.parity.compare import assert_close
 from tests.parity.conftest import golden_model, golden_reference, golden_tokens
 from tests.parity.tolerances import FOREIGN, MODEL
+from zerfoo_numba.devices import open_device
 
 
 def check_logits(model, name):
@@ -63,10 +64,10 @@ def test_splits_of_a_long_prompt(name, split, device_name):
     check_split(golden_model(name, device_name), name, "long", split)
 
 
-def test_prefill_in_chunks_equals_prefill_at_once(device_name, monkeypatch):
-    name = "gemma3_default"
-    monkeypatch.setattr("zerfoo_numba.model.CHUNK", 16)
-    check_logits(golden_model.__wrapped__(name, device_name), name)
+def test_prefill_in_chunks_equals_prefill_at_once(device_name):
+    name, device = "gemma3_default", open_device(device_name)
+    device.chunk = 16
+    check_logits(golden_model.__wrapped__(name, device), name)
 
 
 def test_extend_continues_where_prefill_stopped(device_name):

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from tests.parity import conftest, test_layers, test_models, test_ops
-from zerfoo_numba import generate, model, ops, quant
+from zerfoo_numba import model, ops, quant, session
 from zerfoo_numba.devices import open_device
-from zerfoo_numba.kernels import embed, matvec
+from zerfoo_numba.kernels import attention, embed, matvec
 
 GQA = "gemma3_Q4_K_M"  # 8 query heads on 2 key heads, eps 3e-3, a scaled global rope
 _serial = itertools.count()
@@ -37,6 +37,10 @@ def layers(name=GQA):
 
 def split(name=GQA):
     test_models.check_split(fresh(name), name, "short", 4)
+
+
+def later(name=GQA):
+    test_models.check_split(fresh(name), name, "long", 36)
 
 
 def greedy(name="gemma3_default"):
@@ -103,16 +107,34 @@ MUTATIONS = (
     ),
     Mutation(
         "window one too wide", "zerfoo_numba.kernels.attention",
-        "uint32(uint32(p - window) + uint32(1))", "uint32(p - window)", logits,
+        "first, last = first_key(p, window), p",
+        "first, last = uint32(max(first_key(p, window), uint32(1)) - uint32(1)), p", logits,
     ),
     Mutation(
         "window one too narrow", "zerfoo_numba.kernels.attention",
-        "uint32(uint32(p - window) + uint32(1))", "uint32(uint32(p - window) + uint32(2))", logits,
+        "first, last = first_key(p, window), p",
+        "last, passed = p, uint32(window != uint32(0) and p >= window)\n"
+        "        first = uint32(first_key(p, window) + passed)",
+        logits,
+    ),
+    Mutation(
+        "a decode step without its own key", "zerfoo_numba.kernels.attention_decode",
+        "uint32(position[0] + uint32(1))", "uint32(max(position[0], uint32(1)))", split,
+    ),
+    Mutation(
+        "a decode step's window one too wide", "zerfoo_numba.kernels.attention_decode",
+        "oldest = first_key(position[0], window)",
+        "oldest = uint32(max(first_key(position[0], window), uint32(1)) - uint32(1))", later,
+    ),
+    Mutation(
+        "query heads of a decode step in one tile", "zerfoo_numba.kernels.attention_decode",
+        "kh, first_head = uint32(pair // tiles)", "kh, first_head = uint32(0)", split,
     ),
     Mutation(
         "a prefill that sees the future", "zerfoo_numba.kernels.attention",
-        "KH, HD, VD, first, p, uint32(1), cap",
-        "KH, HD, VD, first, uint32(p + uint32(3)), uint32(1), cap",
+        "norm = walk(mine, total, k_cache, v_cache, kh, KH, HD, VD, first, last, rows",
+        "last = uint32(last + uint32(3))\n"
+        "        norm = walk(mine, total, k_cache, v_cache, kh, KH, HD, VD, first, last, rows",
         logits,
     ),
     Mutation(
@@ -175,23 +197,23 @@ MUTATIONS = (
     ),
     Mutation(
         "gelu by its tanh form", "zerfoo_numba.kernels.activation",
-        "out[i] = gelu(x[i])", "out[i] = gelu_tanh(x[i])", on(layers, "falcon"),
+        "make_plain_kernel1(gelu)", "make_plain_kernel1(gelu_tanh)", on(layers, "falcon"),
     ),
     Mutation(
         "logits not scaled", "zerfoo_numba.model",
         "self.config.logit_scale)", "1.0)", on(logits, "commandr"),
     ),
     Mutation(
-        "attention factor left out", "zerfoo_numba.weights",
+        "attention factor left out", "zerfoo_numba.rope_tables",
         "rope.attn_factor * f(angle)", "f(angle)", on(layers, "llama_yarn"),
     ),
     Mutation(
-        "YaRN's ramp from the other end", "zerfoo_numba.weights",
+        "YaRN's ramp from the other end", "zerfoo_numba.rope_tables",
         "trained * (1 - divided) + trained / rope.factor * divided",
         "trained * divided + trained / rope.factor * (1 - divided)", on(layers, "llama_yarn"),
     ),
     Mutation(
-        "long factors for every sequence", "zerfoo_numba.weights",
+        "long factors for every sequence", "zerfoo_numba.rope_tables",
         "length > rope.long_factors.context", "True", on(logits, "phi3_longrope"),
     ),
     Mutation(
@@ -223,7 +245,7 @@ HELP = '''
 
 def shifted(table, rows):
     """The rope table as a walk would see it whose cursor is `rows` too far."""
-    from zerfoo_numba.weights import RopeTable
+    from zerfoo_numba.rope_tables import RopeTable
 
     half = table.dims // 2
     cut = lambda b: b.view((b.shape[0] - rows, half), rows * half)
@@ -235,15 +257,17 @@ def install(monkeypatch, mutation, module):
     """Put the mutant where its users look it up."""
     short = mutation.module.rsplit(".", 1)[-1]
     if mutation.module == "zerfoo_numba.model":
-        monkeypatch.setattr(generate, "Walk", module.Walk)
-    elif mutation.module == "zerfoo_numba.weights":
-        for name in ("RopeTables", "Weights"):
-            monkeypatch.setattr(model, name, getattr(module, name))
+        monkeypatch.setattr(session, "Walk", module.Walk)
+    elif mutation.module in ("zerfoo_numba.weights", "zerfoo_numba.rope_tables"):
+        name = "Weights" if short == "weights" else "RopeTables"
+        monkeypatch.setattr(model, name, getattr(module, name))
     elif mutation.module.startswith("zerfoo_numba.quant."):
         for name, layout in module.LAYOUTS.items():
             monkeypatch.setitem(quant.QUANTS, name, quant.Quant(name, *layout))
         for kernels in (matvec.make_matvec_kernel1, embed.make_embed_kernel1):
             kernels.cache_clear()
+    elif short == "attention_decode":
+        monkeypatch.setattr(attention, short, module)
     else:
         monkeypatch.setattr(ops, short, module)
         monkeypatch.setattr(test_ops, short, module, raising=False)

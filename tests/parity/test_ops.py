@@ -7,10 +7,10 @@ import pytest
 
 from reference import ops as reference_ops
 from reference.quant import dequantize
+from tests.parity.caches import kv_cache
 from tests.parity.compare import assert_close
 from tests.parity.random_blocks import random_blocks
 from tests.parity.tolerances import OP
-from zerfoo_numba.cache import LayerCache
 from zerfoo_numba.kernels import (
     activation,
     add,
@@ -227,16 +227,6 @@ def test_embed(device, type_name):
     assert_close(f"embed {type_name}", device.read(out), want, OP["embed"])
 
 
-def kv_cache(device, rng, S, KH, HD, VD, type_name):
-    """A cache of S random rows, and the float64 values it holds."""
-    dtype = CACHE_TYPES[type_name].dtype
-    rows = [rng.standard_normal((S, KH, w)).astype(np.float32) for w in (HD, VD)]
-    if type_name == "f16":
-        rows = [r.astype(np.float16) for r in rows]
-    buffers = [device.upload(r.view(dtype)) for r in rows]
-    return LayerCache(*buffers, type_name), [wide(r) for r in rows]
-
-
 @pytest.mark.parametrize("cache_type", CACHE_TYPES)
 @pytest.mark.parametrize("H, KH, HD", HEADS)
 @pytest.mark.parametrize("T, start", [(1, 0), (1, 40), (1, 7), (5, 0), (4, 29)])
@@ -245,7 +235,7 @@ def test_attention(device, H, KH, HD, T, start, window, softcap, cache_type):
     rng = np.random.default_rng(10)
     S = 48
     q = rng.standard_normal((T, H, HD), np.float32)
-    cache, (k, v) = kv_cache(device, rng, S, KH, HD, HD, cache_type)
+    cache, (k, v) = kv_cache(device, rng, S, KH, HD, HD, cache_type, H)
     out = filled(device, (T, H, HD))
     position = device.upload(np.array([start], np.uint32))
     attention.attention(device, out, device.upload(q), cache, position, HD**-0.5, window, softcap)
@@ -256,7 +246,7 @@ def test_attention(device, H, KH, HD, T, start, window, softcap, cache_type):
 
 def test_attention_with_values_of_another_width(device):
     rng = np.random.default_rng(11)
-    cache, (k, v) = kv_cache(device, rng, 20, 2, 48, 72, "f32")
+    cache, (k, v) = kv_cache(device, rng, 20, 2, 48, 72, "f32", 4)
     for T in (1, 3):
         q = rng.standard_normal((T, 4, 48), np.float32)
         out = filled(device, (T, 4, 72))

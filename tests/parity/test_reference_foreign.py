@@ -12,8 +12,10 @@ import pytest
 
 import reference
 from tests.parity.compare import assert_close
+from tests.parity.recurrent_taps import block_names, widths
 from tests.parity.tolerances import EXACT, FOREIGN
 from zerfoo_numba.errors import InputError
+from zerfoo_numba.tensors import UNGATED
 
 GOLDEN = Path(__file__).parent / "golden"
 NAMES = sorted(path.parent.name for path in GOLDEN.glob("*/model.gguf"))
@@ -65,9 +67,19 @@ def test_logits_of_a_prefix_are_a_prefix_of_the_logits(models, name):
 
 def expected_names(model):
     yield "embed"
+    if model.config.recurrent:
+        for i in range(model.config.L):
+            yield from (f"blk.{i}.{name}" for name in block_names(model.config, i))
+        yield from ("result_norm", "result_output")
+        return
     names = "input attn_norm q k v attn attn_out post_attention_norm ffn_input ffn_norm"
     names += " ffn_gate ffn_up ffn_act ffn_out post_ffw_norm output"
-    left_out = set() if model.config.spec.ffn != "gelu" else {"ffn_gate"}
+    left_out = set()
+    if model.config.experts:
+        names = names.replace("ffn_gate ffn_up ffn_act", "ffn_gate_inp ffn_weights ffn_shared")
+        left_out |= set() if model.config.spec.arch == "qwen2moe" else {"ffn_shared"}
+    elif model.config.spec.ffn in UNGATED:
+        left_out |= {"ffn_gate"}
     if "blk.0.post_ffw_norm.weight" not in model.weights:
         left_out |= {"post_attention_norm", "post_ffw_norm"}
     for i in range(model.config.L):
@@ -80,6 +92,10 @@ def expected_shape(name, c, tokens):
         "q": (c.H, c.HD), "k": (c.KH, c.HD), "v": (c.KH, c.VD), "attn": (c.H * c.VD,),
         "ffn_gate": (c.F,), "ffn_up": (c.F,), "ffn_act": (c.F,), "result_output": (c.V,),
     }  # fmt: skip
+    if c.recurrent:
+        shapes |= widths(c)
+    if c.experts:
+        shapes |= dict.fromkeys(("ffn_gate_inp", "ffn_weights"), (c.experts.E,))
     return (tokens, *shapes.get(name.split(".")[-1], (c.D,)))
 
 

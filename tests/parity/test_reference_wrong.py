@@ -9,7 +9,7 @@ import reference
 from reference import ops
 from tests.parity.test_reference_foreign import GOLDEN, NAMES, ids_of
 from tests.parity.tolerances import FOREIGN
-from zerfoo_numba.config import Yarn
+from zerfoo_numba.config import Rope, Yarn
 
 
 def config(**fields):
@@ -20,6 +20,16 @@ def config(**fields):
 def spec(**fields):
     """Another row of ARCHS."""
     return lambda model: replace(model.config, spec=replace(model.config.spec, **fields))
+
+
+def experts(**fields):
+    """Other numbers of the experts."""
+    return lambda model: replace(model.config, experts=replace(model.config.experts, **fields))
+
+
+def recurrent(**fields):
+    """Other numbers of the recurrent blocks."""
+    return lambda model: replace(model.config, recurrent=replace(model.config.recurrent, **fields))
 
 
 def layers(change):
@@ -59,6 +69,18 @@ def without(part):
     return hide
 
 
+def renamed(old, new):
+    """The file with the tensor of another name in the place of each that has this part."""
+
+    def rename(model):
+        held = model.weights.tensors
+        assert any(old in name for name in held)
+        model.weights.tensors = held | {n: held[n.replace(old, new)] for n in held if old in n}
+        return model.config
+
+    return rename
+
+
 MATRICES = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
 WINDOW = {
     "window one longer": window(lambda w: w + 1),
@@ -74,6 +96,13 @@ GEMMA = PAIRS | {
 }
 GEMMA3 = GEMMA | WINDOW | {"qk-norm": without("_q_norm"), "post-norm": without("post_ffw_norm")}
 LAYERNORM = {"mean not taken off": spec(norm="rms")}
+UNROTATED = {"base": None}  # nothing is rotated
+RWKV = (
+    UNROTATED
+    | LAYERNORM
+    | {f"no bias of {n}": without(f"{n}.bias") for n in ("attn_norm", "attn_norm_2", "output_norm")}
+    | {"no norm of the embeddings": without("token_embd_norm")}
+)
 
 WRONG = {
     "gemma": GEMMA,
@@ -115,6 +144,56 @@ WRONG = {
     "mistral": SIDE_BY_SIDE | WINDOW,
     "qwen2": PAIRS | {f"no bias of {letter}": without(f"attn_{letter}.bias") for letter in "qkv"},
     "qwen3": PAIRS | {"q-norm": without("_q_norm"), "k-norm": without("_k_norm")},
+    "mixtral": SIDE_BY_SIDE
+    | {
+        "weights of a softmax over all": experts(normed=False),
+        "one expert less": experts(U=2),
+        "one expert more": experts(U=4),
+        "gate and up swapped": renamed("ffn_gate_exps", "ffn_up_exps"),
+    },
+    "qwen2moe": PAIRS
+    | {f"no bias of {letter}": without(f"attn_{letter}.bias") for letter in "qkv"}
+    | {
+        "weights renormalised": experts(normed=True),
+        "one expert less": experts(U=1),
+        "no shared expert": without("_shexp"),
+        "no gate of the shared expert": without("ffn_gate_inp_shexp"),
+    },
+    "qwen3moe": PAIRS
+    | {
+        "weights of a softmax over all": experts(normed=False),
+        "one expert less": experts(U=3),
+        "weights scaled": experts(scale=1.01),
+        "q-norm": without("_q_norm"),
+        "k-norm": without("_k_norm"),
+    },
+    "olmo2": PAIRS
+    | {
+        "q-norm": without("_q_norm"),
+        "k-norm": without("_k_norm"),
+        "post-norm of attention": without("post_attention_norm"),
+        "post-norm of the feed-forward": without("post_ffw_norm"),
+    },
+    "granite": SIDE_BY_SIDE
+    | {
+        "embedding scale": config(embed_scale=1.0),
+        "residual scale": config(residual_scale=1.0),
+        "attention scale": config(attn_scale=0.5),
+        "logits multiplied": config(logit_scale=1.75),
+    },
+    "starcoder2": PAIRS
+    | LAYERNORM
+    | {"exact gelu": spec(ffn="gelu")}
+    | {f"no bias of {m}": without(f"{m}.bias") for m in MATRICES if m != "ffn_gate"}
+    | {f"no bias of {n}": without(f"{n}.bias") for n in ("attn_norm", "ffn_norm", "output_norm")},
+    "gpt2": LAYERNORM
+    | {"base": None}  # nothing is rotated
+    | {
+        "exact gelu": spec(ffn="gelu"),
+        "no positions": without("position_embd"),
+        "rotated": layers(lambda layer: replace(layer, rope=Rope("half", 8, 1e4))),
+        "no bias of q, k and v": without("attn_qkv.bias"),
+    },
     "phi3": PAIRS | WINDOW | {"all dimensions rotated": rope(dims=16)},
     "phi3_longrope": PAIRS
     | {
@@ -126,6 +205,28 @@ WRONG = {
     "commandr_qk_norm": SIDE_BY_SIDE
     | LAYERNORM
     | {"q-norm": without("_q_norm"), "k-norm": without("_k_norm")},
+    "mamba": UNROTATED
+    | {
+        "time steps, B and C normalised": recurrent(normed=True),
+        "no bias of the convolution": without("ssm_conv1d.bias"),
+        "no bias of the time steps": without("ssm_dt.bias"),
+    },
+    "falcon_mamba": UNROTATED | {"nothing normalised inside": recurrent(normed=False)},
+    "rwkv6": RWKV | {"never halved": recurrent(halve_every=0), "halved": recurrent(halve_every=1)},
+    "rwkv6_older": RWKV
+    | {
+        "halved": recurrent(halve_every=1),
+        "lerp of w for k": renamed("time_mix_lerp_k", "time_mix_lerp_w"),
+        "lerp of x for g": renamed("time_mix_lerp_g", "time_mix_lerp_x"),
+        "channel mix of r for k": renamed("channel_mix_lerp_k", "channel_mix_lerp_r"),
+    },
+    "rwkv7": RWKV
+    | {f"no {n}0": without(f"time_mix_{n}0") for n in "wav"}
+    | {
+        "removal key for its share of the key": renamed("time_mix_k_a", "time_mix_k_k"),
+        "bonus by another vector": renamed("time_mix_r_k", "time_mix_k_k"),
+    },
+    "rwkv7_ungated": RWKV | {f"no {n}0": without(f"time_mix_{n}0") for n in "wa"},
     "falcon": PAIRS | LAYERNORM | {"no bias of the norm": without("attn_norm.bias")},
     "falcon_40b": PAIRS
     | LAYERNORM
@@ -134,16 +235,22 @@ WRONG = {
 EVERYWHERE = {"eps": config(eps=1e-6), "base": rope(base=1234.0)}
 
 
+def changes(name):
+    """{what: change} of a golden."""
+    every = EVERYWHERE | WRONG.get(name, {})
+    return {what: change for what, change in every.items() if change is not None}
+
+
 def test_every_golden_is_changed():
     assert sorted(WRONG) == NAMES
 
 
 @pytest.mark.parametrize(
-    ("name", "what"), [(name, what) for name in NAMES for what in EVERYWHERE | WRONG.get(name, {})]
+    ("name", "what"), [(name, what) for name in NAMES for what in changes(name)]
 )
 def test_what_is_wrong_moves_the_logits(name, what):
     model = reference.load_model(GOLDEN / name / "model.gguf")
-    model.config = (EVERYWHERE | WRONG[name])[what](model)
+    model.config = changes(name)[what](model)
     error = model.logits(ids_of(name, "long")) - np.load(GOLDEN / name / "logits_long.npy")
     assert np.abs(error).max() > 10 * FOREIGN[name].max_abs
 
@@ -153,6 +260,14 @@ def test_falcons_gelu_is_exact(monkeypatch):
     monkeypatch.setattr("reference.ops.gelu", ops.gelu_tanh)
     error = model.logits(ids_of("falcon", "long")) - np.load(GOLDEN / "falcon/logits_long.npy")
     assert np.abs(error).max() > 10 * FOREIGN["falcon"].max_abs
+
+
+@pytest.mark.parametrize("name", ["rwkv6", "rwkv6_older", "rwkv7"])
+def test_the_norm_of_heads_has_its_own_epsilon(monkeypatch, name):
+    model = reference.load_model(GOLDEN / name / "model.gguf")
+    monkeypatch.setattr("reference.mixers.GROUP_EPS", 1e-5)
+    error = model.logits(ids_of(name, "long")) - np.load(GOLDEN / name / "logits_long.npy")
+    assert np.abs(error).max() > 10 * FOREIGN[name].max_abs
 
 
 def test_a_short_sequence_takes_the_short_factors():

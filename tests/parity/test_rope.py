@@ -12,9 +12,10 @@ from zerfoo_numba.devices import open_device
 from zerfoo_numba.gguf_file import Tensor
 from zerfoo_numba.kernels import rope
 from zerfoo_numba.kernels.kv import CACHE_TYPES
-from zerfoo_numba.weights import RopeTable, RopeTables
+from zerfoo_numba.rope_tables import RopeTable, RopeTables
 
 T, S, H, KH, HD, VD, START = 3, 9, 4, 2, 24, 40, 5
+STORED = {"f32": "rope", "f16": "f16_store", "q8_0": "q8_0_store"}
 NORMS = {
     "none": (None, None, None),
     "rms": ("rms", (HD,), (HD,)),
@@ -57,12 +58,15 @@ def test_qk_norm_rope_append(device, pairs, dims, norm, cache_type):
         for x, weight in zip((q, k), weights, strict=True)
     ]
     assert_close("q", device.read(buffers[0]), want[0], OP["rope"])
-    keys = wide(CACHE_TYPES[cache_type].to_float32(device.read(cache.k)))
-    assert_close("k", keys[now], want[1], OP["f16_store" if cache_type == "f16" else "rope"])
+    keys = wide(CACHE_TYPES[cache_type].to_float32(device.read(cache.k), HD))
+    assert_close("k", keys[now], want[1], OP[STORED[cache_type]])
     others = np.delete(np.arange(S), np.arange(S)[now])
     np.testing.assert_array_equal(keys[others], before[0][others])
-    stored = CACHE_TYPES[cache_type].to_float32(device.read(cache.v))[now]
-    np.testing.assert_array_equal(stored, v if cache_type == "f32" else v.astype(np.float16))
+    stored = CACHE_TYPES[cache_type].to_float32(device.read(cache.v), VD)[now]
+    if cache_type == "q8_0":
+        assert_close("v", stored, v, OP["q8_0_store"])
+    else:
+        np.testing.assert_array_equal(stored, v if cache_type == "f32" else v.astype(np.float16))
 
 
 class Factors:

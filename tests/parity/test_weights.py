@@ -11,7 +11,7 @@ from tests.parity.random_blocks import random_blocks
 from tests.parity.test_int8 import quantized
 from tests.parity.test_ops import filled, wide
 from tests.parity.tolerances import OP
-from zerfoo_numba.gguf_file import Tensor
+from zerfoo_numba.gguf_file import GGUFFile, Tensor
 from zerfoo_numba.kernels import matvec, matvec_int8
 from zerfoo_numba.weights import Weights
 
@@ -28,7 +28,7 @@ def fused_file(rng, type_name):
         tensors[f"blk.0.{name}.weight"] = Tensor((D, rows), type_name, data)
         bias = rng.standard_normal(rows, np.float32)
         tensors[f"blk.0.{name}.bias"] = Tensor((rows,), "F32", bias.view(np.uint8))
-    return SimpleNamespace(tensors=tensors)
+    return GGUFFile("tiny.gguf", 3, {}, tensors)
 
 
 def expected_rows(file):
@@ -79,7 +79,7 @@ def test_packed_rows_of_a_fused_matrix(device, type_name):
 def test_a_matrix_of_its_own_is_left_whole(device):
     rng = np.random.default_rng(3)
     data = random_blocks(rng, "F32", 9, D)
-    file = SimpleNamespace(tensors={"blk.0.ffn_up.weight": Tensor((D, 9), "F32", data)})
+    file = GGUFFile("tiny.gguf", 3, {}, {"blk.0.ffn_up.weight": Tensor((D, 9), "F32", data)})
     weights = Weights(device, file, SIZES)
     assert "blk.0.ffn_gate.weight" not in weights
     assert weights.matrix("blk.0.ffn_up.weight").rows == 9
@@ -88,7 +88,7 @@ def test_a_matrix_of_its_own_is_left_whole(device):
 def test_a_norm_per_head_is_a_vector_of_rows(device):
     weight = np.arange(18, dtype=np.float32)
     name = "blk.0.attn_q_norm.weight"
-    file = SimpleNamespace(tensors={name: Tensor((6, 3), "F32", weight.view(np.uint8))})
+    file = GGUFFile("tiny.gguf", 3, {}, {name: Tensor((6, 3), "F32", weight.view(np.uint8))})
     weights = Weights(device, file, SIZES)
     weights.load()
     np.testing.assert_array_equal(device.read(weights.vector(name)), weight.reshape(3, 6))

@@ -59,10 +59,22 @@ class Device:
     name = "device"
     cc = (9, 0)
     activation = "int8"  # what a model uses where the user does not say
+    threads = 1  # that run blocks, where they are the host's
+    chunk = 64  # tokens of a prefill that pass through the layers together
+    # Of `zerfoo_numba.fusion`, those in use by default: on the cpu no set of fewer was faster;
+    # elsewhere it is the fewer launches that speak for them.
+    fusions = ("add_norm", "qk_norm", "qkv", "gate_up")
+    attention_splits = 16  # blocks that share the keys of one KV head
+    attention_piece = 8  # keys that a warp takes at least
+    broadcasts = False  # one address read by all lanes costs no more than a register
 
     def __init__(self):
+        self.progress = None  # called with a text when something takes long: a load, a compilation
         self.launch_count = 0
         self._loaded = {}
+
+    def memory_info(self):
+        """(free, total) bytes; None, as here, where no limit is known."""
 
     def empty(self, shape, dtype=np.float32, name=""):
         """A buffer whose contents are undefined."""
@@ -75,6 +87,10 @@ class Device:
         buffer = self.empty(array.shape, array.dtype, name)
         self.write(buffer, array)
         return buffer
+
+    def adopt(self, array, name=""):
+        """A buffer that launches may read: `array` itself where this memory is the host's."""
+        return self.upload(array, name)
 
     def launch(self, kernel, grid, block, args, shared=0):
         key = (kernel, *[(type(a), a.dtype) for a in args])

@@ -5,12 +5,11 @@ or when many have come together. A captured step is one such list that is kept.
 """
 
 import contextlib
-import os
 import time
 
 import numpy as np
 
-from zerfoo_numba.devices import Device
+from zerfoo_numba.devices import Allocation, Buffer, Device
 from zerfoo_numba.errors import OutOfMemoryError
 from zerfoo_numba.ptx.compile import compile_ptx
 from zerfoo_numba.ptx.native.launches import Launches, Pool
@@ -28,6 +27,9 @@ class CpuDevice(Device):
     """
 
     name = "cpu"
+    chunk = 256
+    attention_splits, attention_piece = 8, 64
+    broadcasts = True
 
     def __init__(self, threads=None, cc=(9, 0), target=None, progress=None):
         super().__init__()
@@ -46,9 +48,15 @@ class CpuDevice(Device):
         return f"CPU ({self.target.cpu}, {self.threads} threads)"
 
     def memory_info(self):
-        """(free, total) bytes of main memory."""
-        page = os.sysconf("SC_PAGE_SIZE")
-        return os.sysconf("SC_AVPHYS_PAGES") * page, os.sysconf("SC_PHYS_PAGES") * page
+        """(free, total) bytes of main memory; what only caches files is free. None where the
+        system does not tell."""
+        try:
+            with open("/proc/meminfo") as file:
+                sizes = dict(line.split(":") for line in file)
+            free, total = (int(sizes[f"Mem{n}"].split()[0]) for n in ("Available", "Total"))
+        except (OSError, KeyError, ValueError):
+            return None
+        return 1024 * free, 1024 * total
 
     def allocate(self, nbytes, name, element):
         try:
@@ -66,6 +74,13 @@ class CpuDevice(Device):
         room = self._memory.pop(address)
         if len(self._pending):  # a launch that has not run yet may use it
             self._released.append(room)
+
+    def adopt(self, array, name=""):
+        address = array.ctypes.data
+        if not array.flags.c_contiguous or address % array.itemsize or address in self._memory:
+            return self.upload(array, name)
+        self._memory[address] = array
+        return Buffer(address, array.shape, array.dtype, Allocation(self, address))
 
     def _array(self, buffer):
         base = np.ctypeslib.as_array((np.ctypeslib.ctypes.c_uint8 * buffer.nbytes).from_address(

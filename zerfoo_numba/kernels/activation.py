@@ -2,10 +2,16 @@
 
 geglu: act(x) = x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))   (Hendrycks and Gimpel, 2016)
 swiglu: act(x) = x / (1 + exp(-x))                               (Shazeer, 2020)
+glu, and sigmoid without a gate: act(x) = 1 / (1 + exp(-x))      (Dauphin et al., 2017)
+tanh, without a gate
+squared_relu, without a gate: act(x) = max(x, 0)^2               (So et al., Primer, 2021)
 gelu, without a gate: act(x) = x/2 (1 + erf(x / sqrt(2)))        (Hendrycks and Gimpel, 2016)
+gelu_tanh, silu, without a gate: the act of geglu and of swiglu
+gelu_quick, without a gate: act(x) = x / (1 + exp(-1.702 x))     (Hendrycks and Gimpel, 2016)
 softcap: x = cap tanh(x / cap), in place                         (Gemma 2, 2024)
 scale: x = factor x, in place
-gate, up, x, out (T, F) float32. References: reference.ops.geglu, .swiglu, .gelu, .softcap.
+gate, up, x, out (T, F) float32. References: reference.ops.geglu, .swiglu, .gelu, .softcap; for
+those of image towers reference.vision.
 
 The gated two are x sigmoid(z), since (1 + tanh(u)) / 2 = sigmoid(2u); the sigmoid is one ex2 and
 one rcp, which keeps its relative accuracy at both ends where a tanh would cancel. For the same
@@ -58,8 +64,24 @@ def gelu_tanh(x):
 
 
 @cuda.jit(device=True)
+def sigmoid(x):
+    return rcp(float32(1.0) + ex2(float32(-LOG2E) * x))
+
+
+@cuda.jit(device=True)
+def squared_relu(x):
+    kept = max(x, float32(0.0))
+    return kept * kept
+
+
+@cuda.jit(device=True)
 def silu(x):
     return x * rcp(float32(1.0) + ex2(float32(-LOG2E) * x))
+
+
+@cuda.jit(device=True)
+def gelu_quick(x):
+    return x * rcp(float32(1.0) + ex2(float32(-1.702 * LOG2E) * x))
 
 
 @cuda.jit(device=True)
@@ -80,28 +102,41 @@ def make_gated_kernel1(act):
 
 geglu_kernel1 = make_gated_kernel1(gelu_tanh)
 swiglu_kernel1 = make_gated_kernel1(silu)
-KERNELS = {"geglu": geglu_kernel1, "swiglu": swiglu_kernel1}
+glu_kernel1 = make_gated_kernel1(sigmoid)
+KERNELS = {"geglu": geglu_kernel1, "swiglu": swiglu_kernel1, "glu": glu_kernel1}
 
 
 def gated(device, out, gate, up, kind):
-    """`kind`: "geglu" or "swiglu"."""
+    """`kind`: "geglu", "swiglu" or "glu"."""
     count = gate.size
     args = (out, gate, up, np.uint32(count))
     device.launch(KERNELS[kind], blocks(count, THREADS), THREADS, args)
 
 
-@cuda.jit
-def gelu_kernel1(out, x, count):
-    i = madd(uint32(cuda.blockIdx.x), uint32(THREADS), uint32(cuda.threadIdx.x))
-    if i < count:
-        out[i] = gelu(x[i])
+def make_plain_kernel1(act):
+    @cuda.jit
+    def plain_kernel1(out, x, count):
+        i = madd(uint32(cuda.blockIdx.x), uint32(THREADS), uint32(cuda.threadIdx.x))
+        if i < count:
+            out[i] = act(x[i])
+
+    return plain_kernel1
 
 
-PLAIN_KERNELS = {"gelu": gelu_kernel1}
+PLAIN_KERNELS = {
+    "gelu": make_plain_kernel1(gelu),
+    "gelu_quick": make_plain_kernel1(gelu_quick),
+    "gelu_tanh": make_plain_kernel1(gelu_tanh),
+    "silu": make_plain_kernel1(silu),
+    "sigmoid": make_plain_kernel1(sigmoid),
+    "squared_relu": make_plain_kernel1(squared_relu),
+    "tanh": make_plain_kernel1(tanh),
+}
 
 
 def plain(device, out, x, kind):
-    """`kind`: "gelu"."""
+    """`kind`: "gelu", "gelu_quick", "gelu_tanh", "silu", "sigmoid", "squared_relu" or "tanh";
+    `out` may be x."""
     args = (out, x, np.uint32(x.size))
     device.launch(PLAIN_KERNELS[kind], blocks(x.size, THREADS), THREADS, args)
 

@@ -8,7 +8,9 @@ scale, the element is
   halves   f[0] f[1 + 2 unit] (u - zero), with f[2 + 2 unit] for the last 16 elements    Q6_K
 `combine(total, words, f, x, x_scales, at)` adds to `total` what the activations from block `at` on
 make of it; `value(u, f, unit, right)` is an element alone, bit for bit as the format defines it
-(`right`: of the last 16), and `level(words, unit, i)` its u.
+(`right`: of the last 16), and `level(words, unit, i)` its u. `octets(words)` are a block's eight
+words of plain unsigned bytes v, and `lines(f, unit)` the numbers a, b of its first 16 elements and
+those of its last with which the element is a v - b.
 """
 
 from typing import NamedTuple
@@ -42,6 +44,9 @@ class Family(NamedTuple):
     combine: CUDADispatcher
     level: CUDADispatcher
     value: CUDADispatcher
+    width: int  # words of a block
+    octets: CUDADispatcher
+    lines: CUDADispatcher
 
 
 # Dots: d0 sum(u q), d1 sum(u q) of the two blocks of 16 of block `at` -----------------------------
@@ -74,6 +79,29 @@ def make_bits(bits):
         return int32(shift_right(byte, uint32(shift)) if i >= uint32(16) else byte)
 
     return dots, level
+
+
+@device
+def plain_octets(words):
+    """Those of the last 16 elements stay the multiples that they are; `lines` has the factor."""
+    return words
+
+
+@device
+def signed_octets(words):
+    """Levels from -128 to 127, raised by 128. No byte carries into the next."""
+    plus, minus = words[0:8], words[8:16]
+    return (
+        raised(plus[0], minus[0]), raised(plus[1], minus[1]),
+        raised(plus[2], minus[2]), raised(plus[3], minus[3]),
+        raised(plus[4], minus[4]), raised(plus[5], minus[5]),
+        raised(plus[6], minus[6]), raised(plus[7], minus[7]),
+    )  # fmt: skip
+
+
+@device
+def raised(plus, minus):
+    return uint32(uint32(uint32(0x80808080) + plus) - minus)
 
 
 @device
@@ -117,7 +145,7 @@ def scales2(x_scales, at):
 # Kinds ----------------------------------------------------------------------------------------
 
 
-def make_zero(dots, zero):
+def make_zero(dots, zero, part):
     @device
     def combine_zero(total, words, f, x, x_scales, at):
         left, right = dots(words, x, at)
@@ -128,7 +156,12 @@ def make_zero(dots, zero):
     def value_zero(u, f, unit, right):
         return f[0] * float32(int32(u - int32(zero)))
 
-    return combine_zero, value_zero
+    @device
+    def lines_zero(f, unit):
+        least = f[0] * float32(zero)
+        return f[0], least, f[0] * float32(part), least
+
+    return combine_zero, value_zero, lines_zero
 
 
 @device
@@ -141,6 +174,12 @@ def combine_signed(total, words, f, x, x_scales, at):
 @device
 def value_signed(u, f, unit, right):
     return f[0] * float32(u)
+
+
+@device
+def lines_signed(f, unit):
+    least = f[0] * float32(128.0)
+    return f[0], least, f[0], least
 
 
 @device
@@ -160,7 +199,14 @@ def value_two_signed(u, f, unit, right):
     return f[0] * scale * float32(u)
 
 
-def make_least(dots, _):
+@device
+def lines_two_signed(f, unit):
+    scale = f[0] * (f[2] if unit else f[1])
+    least = scale * float32(128.0)
+    return scale, least, scale, least
+
+
+def make_least(dots, _, part):
     @device
     def combine_least(total, words, f, x, x_scales, at):
         left, right = dots(words[0:8], x, at)
@@ -179,10 +225,16 @@ def make_least(dots, _):
         scale, least = (f[4], f[5]) if unit else (f[2], f[3])
         return f[0] * scale * float32(u) - f[1] * least
 
-    return combine_least, value_least
+    @device
+    def lines_least(f, unit):
+        scale, least = (f[4], f[5]) if unit else (f[2], f[3])
+        scale, least = f[0] * scale, f[1] * least
+        return scale, least, scale * float32(part), least
+
+    return combine_least, value_least, lines_least
 
 
-def make_halves(dots, zero):
+def make_halves(dots, zero, part):
     @device
     def one(words, a, b, x, x_scales, at):
         left, right = dots(words, x, at)
@@ -202,25 +254,33 @@ def make_halves(dots, zero):
         scale = last if right else first
         return f[0] * scale * float32(int32(u - int32(zero)))
 
-    return combine_halves, value_halves
+    @device
+    def lines_halves(f, unit):
+        first, last = (f[3], f[4]) if unit else (f[1], f[2])
+        first, last = f[0] * first, f[0] * last
+        return first, first * float32(zero), last * float32(part), last * float32(zero)
+
+    return combine_halves, value_halves, lines_halves
 
 
-def _family(name, decode, factors, kind, level):
-    layout, (combine, value) = LAYOUTS[name], kind
+def _family(name, decode, factors, kind, level, width, octets):
+    layout, (combine, value, lines) = LAYOUTS[name], kind
     load, words = read.make_load(layout), read.make_words(layout, decode)
-    return name, Family(load, words, factors, combine, level, value)
+    return name, Family(load, words, factors, combine, level, value, width, octets, lines)
 
 
 def _bits(name, bits, decode, factors, make_kind):
     dots, level = make_bits(bits)
-    return _family(name, decode, factors, make_kind(dots, 1 << bits - 1), level)
+    kind = make_kind(dots, 1 << bits - 1, 2.0 ** (bits - 8))
+    return _family(name, decode, factors, kind, level, 8, plain_octets)
 
 
 def _codebook(name, values, factors, kind):
-    return _family(name, read.make_codebook(values), factors, kind, signed_level)
+    return _family(name, read.make_codebook(values), factors, kind, signed_level, 16, signed_octets)
 
 
-_one_signed, _two_signed = (combine_signed, value_signed), (combine_two_signed, value_two_signed)
+_one_signed = combine_signed, value_signed, lines_signed
+_two_signed = combine_two_signed, value_two_signed, lines_two_signed
 
 FAMILIES = dict(
     (

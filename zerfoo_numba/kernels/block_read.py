@@ -4,7 +4,7 @@
 that several records can be under way before the first is looked at. Of a record
   words     gives eight words of four unsigned bytes for each block of 32, in element order; where
             the quants have fewer than 8 bits the last four are 2^(8 - bits) times theirs
-            (`quant.packed.stacked`); of a codebook format sixteen (`make_codebook`)
+            (`pack_words`); of a codebook format sixteen (`make_codebook`)
   factors   gives float32 numbers; `block_dot` says what they mean
 """
 

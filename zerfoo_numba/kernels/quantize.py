@@ -13,15 +13,23 @@ from dataclasses import dataclass
 
 import numpy as np
 from numba import cuda
-from numba.cuda.types import float32, int32, uint32
+from numba.cuda.types import float32, int32, uint32, uint64
 
 from zerfoo_numba.kernels import Cost, blocks
 from zerfoo_numba.kernels.warp import FULL, lane_id, madd, warp_id
-from zerfoo_numba.ptx.instructions import dp4a_s8, rcp, round_to_i32
+from zerfoo_numba.ptx.instructions import (
+    bits_from_f32,
+    dp4a_s8,
+    f32_from_bits,
+    load_f32x4,
+    rcp,
+    round_to_i32,
+)
 from zerfoo_numba.quant.packed import PADDING
 
 WARPS = 4
 PER_BLOCK = 128 * WARPS
+LEAST = 0x0DA24260  # 1e-30, whose inverse is finite
 
 
 @dataclass(frozen=True)
@@ -31,6 +39,11 @@ class QuantizedRows:
     data: object
     scales: object
     rows: int
+
+
+@cuda.jit(device=True)
+def magnitude(x):
+    return int32(bits_from_f32(x) & uint32(0x7FFFFFFF))
 
 
 @cuda.jit
@@ -43,28 +56,29 @@ def quantize_kernel1(data, scales, x, K, P):
     if uint32(k & uint32(0xFFFFFF80)) < P:
         a, b, c, d = float32(0.0), float32(0.0), float32(0.0), float32(0.0)
         if k < K:
-            i = madd(t, K, k)
-            a, b = x[i], x[uint32(i + uint32(1))]
-            c, d = x[uint32(i + uint32(2))], x[uint32(i + uint32(3))]
-        largest = max(max(abs(a), abs(b)), max(abs(c), abs(d)))
+            a, b, c, d = load_f32x4(x, uint64(uint64(madd(t, K, k)) << uint64(2)))
+        # Magnitudes compare as their bits do; a block of zeros has a scale of zero all the same.
+        bits = max(max(magnitude(a), magnitude(b)), max(magnitude(c), magnitude(d)))
         for distance in (1, 2):
-            largest = max(largest, cuda.shfl_xor_sync(FULL, largest, distance))
-        inverse = float32(127.0) * rcp(largest) if largest > float32(0.0) else float32(0.0)
+            bits = max(bits, int32(cuda.shfl_xor_sync(FULL, bits, distance)))
+        largest = f32_from_bits(uint32(bits))
+        inverse = float32(127.0) * rcp(f32_from_bits(uint32(max(bits, int32(LEAST)))))
         word = uint32(round_to_i32(a * inverse) & int32(255))
         word = uint32(word | uint32(uint32(round_to_i32(b * inverse) & int32(255)) << uint32(8)))
         word = uint32(word | uint32(uint32(round_to_i32(c * inverse) & int32(255)) << uint32(16)))
         word = uint32(word | uint32(uint32(round_to_i32(d * inverse)) << uint32(24)))
         data[madd(t, uint32(P >> uint32(2)), four)] = word
         total = dp4a_s8(int32(word), int32(0x01010101), int32(0))
-        total += cuda.shfl_xor_sync(FULL, total, 1)
-        total += cuda.shfl_xor_sync(FULL, total, 2)
-        if uint32(lane & uint32(3)) == uint32(0):
-            scale = largest * float32(1.0 / 127.0)
-            half = uint32(uint32(four >> uint32(2)) & uint32(1))
-            pair = uint32(uint32(four >> uint32(3)) << uint32(2))
-            at = uint32(madd(t, uint32(P >> uint32(3)), pair) + half)
-            scales[at] = scale
-            scales[uint32(at + uint32(2))] = scale * float32(int32(total))
+        total = int32(total + cuda.shfl_xor_sync(FULL, total, 1))
+        total = int32(total + cuda.shfl_xor_sync(FULL, total, 2))
+        scale = largest * float32(1.0 / 127.0)
+        if uint32(lane & uint32(1)) != uint32(0):
+            scale = scale * float32(total)
+        # Of the four lanes of a block two store each number, so that the warp stores one piece.
+        half = uint32(uint32(four >> uint32(2)) & uint32(1))
+        pair = uint32(uint32(four >> uint32(3)) << uint32(2))
+        number = uint32(uint32(uint32(lane & uint32(1)) << uint32(1)) | half)
+        scales[uint32(madd(t, uint32(P >> uint32(3)), pair) + number)] = scale
 
 
 def padded(K):

@@ -1,4 +1,4 @@
-"""What every kernel says about threads: where am I, and sums over the lanes of a warp.
+"""What every kernel says about threads: where am I, and sums and maxima over the lanes of a warp.
 
 All index arithmetic is uint32, re-cast after every operation: Numba would otherwise widen it to
 64 bits and test for negative indices.
@@ -31,6 +31,14 @@ def warp_sum(value):
     """Sum over the 32 lanes, in every lane."""
     for distance in (16, 8, 4, 2, 1):
         value += cuda.shfl_xor_sync(FULL, value, distance)
+    return float32(value)
+
+
+@cuda.jit(device=True)
+def warp_max(value):
+    """The largest of the 32 lanes, in every lane."""
+    for distance in (16, 8, 4, 2, 1):
+        value = max(value, cuda.shfl_xor_sync(FULL, value, distance))
     return float32(value)
 
 

@@ -6,8 +6,6 @@ kinds of field, each begun by the number 8 * field + kind: varint (0), length-de
 32-bit float (5).
 """
 
-import struct
-
 import numpy as np
 import sentencepiece
 
@@ -24,6 +22,8 @@ from zerfoo_numba.text.vocabulary import (
 )
 
 _BPE = 2  # TrainerSpec.ModelType
+# What follows the text of a SentencePiece.
+_TAIL = np.dtype([("score_tag", "u1"), ("score", "<f4"), ("type_tag", "u1"), ("type", "u1")])
 
 
 class SentencePieceModel:
@@ -91,16 +91,19 @@ def serialize(
 
     Bytes stand in for unknown characters if all 256 byte pieces are there.
     """
-    byte_fallback = len({p for p, kind in zip(pieces, types, strict=True) if kind == BYTE}) == 256
+    byte_fallback = len({pieces[i] for i in np.flatnonzero(types == BYTE).tolist()}) == 256
     if not byte_fallback:
         types = np.where(types == BYTE, CONTROL, types)
     named = _acceptable(pieces)
-    tail = struct.Struct("<BfBB").pack  # score = 2, type = 3
+    tails = np.zeros(len(named), _TAIL)
+    tails["score"][:-1], tails["type"][:-1], tails["type"][-1] = scores, types, UNKNOWN
+    tails["score_tag"], tails["type_tag"] = 0x15, 0x18  # score = 2, type = 3
+    tails, size = tails.tobytes(), _TAIL.itemsize
     chunks = []
-    for piece, score, kind in zip(
-        named, [*scores.tolist(), 0.0], [*types.tolist(), UNKNOWN], strict=True
-    ):
-        chunks.append(_bytes(1, _bytes(1, piece.encode()) + tail(0x15, score, 0x18, kind)))
+    for at, piece in zip(range(0, len(tails), size), named, strict=True):
+        data = piece.encode()
+        head = _HEADS[len(data)] if len(data) < len(_HEADS) else _head(len(data))
+        chunks += head, data, tails[at : at + size]
     # TrainerSpec: model_type = 3, byte_fallback = 35, unk_piece = 45
     trainer = _number(3, _BPE) + _number(35, byte_fallback) + _bytes(45, named[-1].encode())
     # NormalizerSpec: name = 1, add_dummy_prefix = 3, remove_extra_whitespaces = 4
@@ -115,16 +118,24 @@ def _acceptable(pieces: list[str]) -> list[str]:
     It takes no empty piece, none with a NUL and none twice. The names given instead are met in no
     text: BPE would have to merge their first two characters, and those are no piece.
     """
-    taken: set[str] = set()
+    taken = set(pieces)
+    if len(taken) == len(pieces) and "" not in taken and "\0" not in "".join(pieces):
+        return [*pieces, _unused(len(pieces), taken)]
+    taken = set()
     named = []
     for i, piece in enumerate([*pieces, ""]):
         if not piece or piece in taken or "\0" in piece:
-            piece = f"\ue000{i}\ue000"
-            while piece in taken:
-                piece += "\ue000"
+            piece = _unused(i, taken)
         taken.add(piece)
         named.append(piece)
     return named
+
+
+def _unused(number: int, taken: set[str]) -> str:
+    piece = f"\ue000{number}\ue000"
+    while piece in taken:
+        piece += "\ue000"
+    return piece
 
 
 def _number(field: int, value: int) -> bytes:
@@ -142,3 +153,12 @@ def _varint(value: int) -> bytes:
         value >>= 7
     out.append(value)
     return bytes(out)
+
+
+def _head(size: int) -> bytes:
+    """What precedes the `size` bytes of a piece's text: pieces = 1, and in it piece = 1."""
+    inner = _varint(1 << 3 | 2) + _varint(size)
+    return _varint(1 << 3 | 2) + _varint(len(inner) + size + _TAIL.itemsize) + inner
+
+
+_HEADS = [_head(size) for size in range(128)]
