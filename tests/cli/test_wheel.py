@@ -135,7 +135,9 @@ LOGITS = """
 import sys, json, importlib.util
 import numpy as np
 import zerfoo_numba
-model = zerfoo_numba.load_model(sys.argv[1], device="cpu", activation=sys.argv[2], context=64)
+model = zerfoo_numba.load_model(
+    sys.argv[1], device="cpu", activation=sys.argv[2], cache_type="f32", context=64
+)
 np.save(sys.argv[3], model.logits(json.loads(sys.argv[4])))
 assert importlib.util.find_spec("nvidia") is None, "the CUDA libraries are here"
 print(zerfoo_numba.__file__)

@@ -46,7 +46,7 @@ def test_replay_equals_eager(load, device_name, length):
 def test_replay_equals_eager_for_a_thousand_steps(load, length):
     replayed, eager = (load("cpu", graph).greedy_ids(prompt(length), LONG) for graph in (1, 0))
     assert replayed == eager
-    assert len(set(replayed)) > LONG // 10  # a walk that got stuck would prove little
+    assert len(set(replayed)) > LONG // 40  # a walk that got stuck would prove little
 
 
 @pytest.mark.parametrize("sampler", [None, Sampler(0.8, seed=3)], ids=["greedy", "sampled"])
