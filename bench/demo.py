@@ -50,7 +50,9 @@ def demonstrate(path, prompt, count, device):
           f"{steps / stats.generated_seconds:.3g} tokens/s decoded, "
           f"{100 * stats.graph_share:.1f} % of launches from the captured step")  # fmt: skip
     ids = model.tokenizer.encode(prompt)
-    exact = zerfoo_numba.load_model(path, device=device, context=256, activation="float")
+    exact = zerfoo_numba.load_model(
+        path, device=device, context=256, activation="float", cache_type="f32"
+    )
     show_parity(parity(exact, path, ids), model.config.L)
 
 
