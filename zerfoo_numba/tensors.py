@@ -135,6 +135,26 @@ def _dense(spec, held, blk, doubled):
     return form
 
 
+def require_tensors(gguf, expected, kind):
+    """Raise FileError naming one of `expected` {name: (shape, required)} that is missing, where
+    `kind`, as "gemma3 model", requires it."""
+    required = {name for name, (_, needed) in expected.items() if needed}
+    missing = sorted(required - gguf.tensors.keys())
+    if missing:
+        raise FileError(
+            f"{gguf.path}: the tensor {missing[0]} of this {kind} is missing"
+            + (f", and {len(missing) - 1} more" if len(missing) > 1 else "")
+        )
+
+
+def wrong_shape(gguf, name, shape):
+    """The FileError of a tensor whose shape is not `shape`, which the metadata asks for."""
+    held = list(gguf.tensors[name].shape)
+    return FileError(
+        f"{gguf.path}: tensor {name!r} has the shape {held}; the metadata asks for {list(shape)}"
+    )
+
+
 def check_tensors(config, gguf):
     """See `ModelConfig.check_tensors`."""
     letters = {n: getattr(config, n) for n in ("L", "D", "F", "V", "H", "KH", "HD", "VD")}
@@ -143,13 +163,7 @@ def check_tensors(config, gguf):
         more |= kind.letters if kind else {}
     rotated = 0 if config.recurrent else config.layers[0].rope.dims
     expected = expected_tensors(config.spec, **letters, R=rotated, held=gguf.tensors, letters=more)
-    required = {name for name, (_, needed) in expected.items() if needed}
-    missing = sorted(required - gguf.tensors.keys())
-    if missing:
-        raise FileError(
-            f"{gguf.path}: the tensor {missing[0]} of this {config.arch} model is missing"
-            + (f", and {len(missing) - 1} more" if len(missing) > 1 else "")
-        )
+    require_tensors(gguf, expected, f"{config.arch} model")
     for name, tensor in gguf.tensors.items():
         if name not in expected:
             raise UnsupportedError(
@@ -161,10 +175,7 @@ def check_tensors(config, gguf):
         if "lerp" in name or "inp_shexp" in name:  # converters differ in the dimensions of 1
             held, shape = (tuple(n for n in s if n > 1) for s in (held, shape))
         if held != shape:
-            raise FileError(
-                f"{gguf.path}: tensor {name!r} has the shape {list(tensor.shape)}; the metadata "
-                f"asks for {list(shape)}"
-            )
+            raise wrong_shape(gguf, name, shape)
         if tensor.type != "F32" and (len(tensor.shape) == 1 or "norm" in name):
             raise UnsupportedError(
                 f"{gguf.path}: tensor {name!r} is of type {tensor.type}; norms, biases and rope "

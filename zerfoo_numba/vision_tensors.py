@@ -1,6 +1,7 @@
 """The tensors of an image tower and its projector: name, shape, and which files have them."""
 
-from zerfoo_numba.errors import FileError, UnsupportedError
+from zerfoo_numba.errors import UnsupportedError
+from zerfoo_numba.tensors import require_tensors, wrong_shape
 
 # A row: name, shape as the file has it (fastest dimension first), whether such a file always has
 # it, and of which files the row speaks, None: of all. P is a row per patch, and one for the class
@@ -92,13 +93,7 @@ def expected_vision_tensors(config, held):
 def check_vision_tensors(config, gguf):
     """See `VisionConfig.check_tensors`."""
     expected = expected_vision_tensors(config, gguf.tensors)
-    required = {name for name, (_, needed) in expected.items() if needed}
-    missing = sorted(required - gguf.tensors.keys())
-    if missing:
-        raise FileError(
-            f"{gguf.path}: the tensor {missing[0]} of this {config.projector} projector is missing"
-            + (f", and {len(missing) - 1} more" if len(missing) > 1 else "")
-        )
+    require_tensors(gguf, expected, f"{config.projector} projector")
     for name, tensor in gguf.tensors.items():
         if name not in expected:
             # A file may hold a text or an audio tower beside, and older ones of Qwen2-VL a table
@@ -112,10 +107,7 @@ def check_vision_tensors(config, gguf):
             continue
         shape, _ = expected[name]
         if tensor.shape != shape:
-            raise FileError(
-                f"{gguf.path}: tensor {name!r} has the shape {list(tensor.shape)}; the metadata "
-                f"asks for {list(shape)}"
-            )
+            raise wrong_shape(gguf, name, shape)
         if tensor.type not in ("F32", "F16", "BF16") and (len(shape) != 2 or name in _PLAIN):
             raise UnsupportedError(
                 f"{gguf.path}: tensor {name!r} is of type {tensor.type}; kernels of patches, "
