@@ -10,9 +10,10 @@ _LAZY = {
     "Memory": "zerfoo_numba.ptx.emulator",
     "load": "zerfoo_numba.ptx.emulator",
     "run": "zerfoo_numba.ptx.native",
+    "without_gpu": "zerfoo_numba.ptx.stand_in",
 }
 
-__all__ = ["Checks", "Counters", "KernelFault", "Memory", "emulate", "load", "run"]
+__all__ = ["Checks", "Counters", "KernelFault", "Memory", "emulate", "load", "run", "without_gpu"]
 
 
 def __getattr__(name):
