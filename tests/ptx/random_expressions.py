@@ -14,6 +14,7 @@ LIMIT = 1 << 11  # of a float variable: sums of a few products stay below 2**24
 ARRAYS = {"words": np.uint32, "octets": np.uint8, "halves": np.uint16, "longs": np.uint64,
           "floats": np.float32, "short_floats": np.float16}  # fmt: skip
 NUMBA = {"u32": "uint32", "i32": "int32", "u64": "uint64", "f32": "float32"}
+TYPES = {**NUMBA, "f64": "float64"}  # what values on the way may be besides
 
 
 def leading_zeros(x):
@@ -50,15 +51,15 @@ def same(text, bound=0):
 
 
 def number(kind, value):
-    return Expression(f"{NUMBA[kind]}({value})", f"np.{NUMBA[kind]}({value})", abs(value))
+    return Expression(f"{TYPES[kind]}({value})", f"np.{TYPES[kind]}({value})", abs(value))
 
 
 def cast(kind, e, bound=0):
-    return Expression(f"{NUMBA[kind]}({e.numba})", f"({e.numpy}).astype(np.{NUMBA[kind]})", bound)
+    return Expression(f"{TYPES[kind]}({e.numba})", f"({e.numpy}).astype(np.{TYPES[kind]})", bound)
 
 
 def binary(kind, sign, a, b, bound=0):
-    numba = f"{NUMBA[kind]}({a.numba} {sign} {b.numba})"
+    numba = f"{TYPES[kind]}({a.numba} {sign} {b.numba})"
     return Expression(numba, f"({a.numpy} {sign} {b.numpy})", bound)
 
 
@@ -175,11 +176,19 @@ class Expressions:
                           number("i32", self._pick(3, 8, 100)))  # fmt: skip
         if way == 5:
             return self._choice("i32", depth)
-        e = self.make("f32", depth)
+        return self._whole(depth)
+
+    def _whole(self, depth):
+        """The whole part of a quotient or root, in float32 or float64."""
+        e, kind = self.make("f32", depth), self._pick("f32", "f64")
+        if kind == "f64":
+            parts = binary("f64", "*", cast("f64", self._leaf("i32")), number("f64", 0.015625))
+            e = binary("f64", "+", cast("f64", e), parts)
+            e = binary("f64", "*", e, number("f64", 0.03125))
         if self.rng.randrange(2):
             root = f"math.sqrt(abs({e.numba}))", f"np.sqrt(np.abs({e.numpy}))"
             return cast("i32", Expression(*root))
-        return cast("i32", binary("f32", "/", e, number("f32", self._pick(3, 7, 10))))
+        return cast("i32", binary(kind, "/", e, number(kind, self._pick(3, 7, 10))))
 
     def _u64(self, depth):
         if depth <= 0:

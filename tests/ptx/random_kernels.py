@@ -26,7 +26,7 @@ import math
 
 import numpy as np
 from numba import cuda
-from numba.cuda.types import float32, int32, uint8, uint16, uint32, uint64
+from numba.cuda.types import float32, float64, int32, uint8, uint16, uint32, uint64
 
 from tests.ptx.random_expressions import bit_reverse, leading_zeros, shifted
 

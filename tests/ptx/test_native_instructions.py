@@ -4,9 +4,10 @@ The lanes of two warps run unmasked and those of a partial one masked; then all 
 share their operands, which is scalar code. Approximations are in test_native_approx.py.
 """
 
+import numpy as np
 import pytest
 
-from tests.ptx.native_agree import LEVELS, assert_same
+from tests.ptx.native_agree import LEVELS, assembled, assert_same, native
 from tests.ptx.native_opcodes import Table, expected, spread
 
 FAMILIES = {
@@ -33,6 +34,9 @@ FAMILIES = {
         fma.{rn,rz,rm,rp,rn.ftz,rn.sat}.f32 fma.rn.f64 {div,rcp,sqrt}.{rn,rz,rm,rp}.f32
         div.rn.ftz.f32 {div,rcp,sqrt}.rn.f64 {min,max}.{f32,f64,ftz.f32,NaN.f32}
         {min,max}.NaN.xorsign.abs.f32 {abs,neg}.{f32,ftz.f32,f64} copysign.{f32,f64}""",
+    "float64 by its modes": """
+        {add,sub,mul,div,fma}.{rz,rm,rp}.f64 {rcp,sqrt}.{rz,rm,rp}.f64
+        {rcp,rsqrt}.approx.ftz.f64 cvt.{rm,rp,rz}.f64.{u64,s64}""",
     "halves": """
         {add,sub,mul}.{f16,bf16,f16x2,bf16x2} fma.rn.{f16,bf16,f16x2,bf16x2} {add,mul}.ftz.f16
         add.sat.f16 fma.rn.{relu,sat,ftz}.f16 fma.rn.relu.bf16x2 {min,max}.{f16,bf16,f16x2,NaN.f16}
@@ -50,7 +54,8 @@ FAMILIES = {
         cvt.{rn,rz,rm,rp}.f32.f64 cvt.{rn,rz}.{f16,bf16}.f32 cvt.rn.{relu,ftz}.f16.f32
         cvt.{sat,ftz,ftz.sat}.f32.f32 cvt.rn.{f16,bf16}.f64 cvt.f64.f16
         cvt.{rn,rz,rn.relu}.{f16x2,bf16x2}.f32 cvt.rn.satfinite.{e4m3x2,e5m2x2}.{f32,f16x2}
-        cvt.rn.f16x2.{e4m3x2,e5m2x2} cvt.rn.relu.f16x2.e4m3x2""",
+        cvt.rn.f16x2.{e4m3x2,e5m2x2} cvt.rn.relu.f16x2.e4m3x2
+        cvt.{rm,rp}.{f16,bf16}.{f32,s32,u64} cvt.{rna,rn,rz,rna.satfinite,rn.relu}.tf32.f32""",
 }
 
 
@@ -58,6 +63,20 @@ def check(table, target):
     for opcode, op, arrays, results in table.run(target):
         for value, got in zip(expected(op, arrays), results, strict=True):
             assert_same(got.view(value.dtype), value, opcode)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_halves_that_are_constants(level):
+    """A known half is decoded like any other: 1.5 times 2, and 1.5 compared with 2."""
+    lines = [
+        "mov.b16 %h, 0x3E00; cvt.f32.f16 %f, %h; add.f32 %f, %f, %f; cvt.rn.f16.f32 %k, %f;",
+        "setp.lt.f16 %p, %h, 0x4000; selp.b16 %h, %k, 0, %p; mul.wide.u32 %g, %number, 2;",
+        "add.u64 %a, %a, %g; st.global.b16 [%a], %h;",
+    ]
+    declared = [".reg .b16 %h, %k; .reg .f32 %f; .reg .pred %p; .reg .b64 %g;"]
+    x = np.zeros(40, np.float16)
+    native(assembled(lines, declared, "a"), 1, 40, x, target=LEVELS[level])
+    assert (x == 3).all()
 
 
 FAST = [level for level in LEVELS if level != "generic"]

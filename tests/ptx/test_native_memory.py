@@ -246,3 +246,23 @@ def test_32_bit_element_numbers_that_wrap_around():
     native(assembled(body, declared), 1, 32, data, out)
     assert (out == np.concatenate([high[-10:], low[:22]])).all()
     del data
+
+
+@pytest.mark.parametrize("align", [256, 2048])
+def test_variables_start_where_their_alignment_says(align):
+    declared = [
+        f".shared .align 4 .b8 first[4]; .shared .align {align} .b8 second[8];",
+        f".local .align {align} .b8 own[24]; .reg .b64 %s, %l, %g; .reg .b32 %unused;",
+    ]
+    lines = [
+        "mov.u64 %s, second; cvta.shared.u64 %s, %s; mov.u64 %l, own; cvta.local.u64 %l, %l;",
+        "mul.wide.u32 %g, %number, 16; add.u64 %a, %a, %g;",
+        "mov.u32 %unused, first; st.shared.u32 [%unused], %unused;",
+        "st.global.u64 [%a], %s; st.global.u64 [%a+8], %l;",
+    ]
+    for wait in ("", "bar.sync 3;"):
+        x = np.zeros((2 * 96, 2), np.uint64)
+        native(assembled([*lines, wait], declared, "a"), 2, 96, x)
+        assert x.all()
+        assert not (x % np.uint64(align)).any()
+        assert len(np.unique(x[:96, 1])) == 96

@@ -1,5 +1,7 @@
 """Shuffles, votes, matches, reductions and atomics of the native engine; carries; 8-bit floats."""
 
+import time
+
 import numpy as np
 import pytest
 
@@ -202,3 +204,40 @@ def test_strong_loads_and_stores():
     body.append("ld.volatile.global.u32 %x, [%a+12]; st.relaxed.gpu.global.u32 [%b+1200], %x;")
     x = np.random.default_rng(9).integers(0, 1 << 32, 512, np.uint32)
     agree(assembled(body, DECLARED), 3, 50, x, np.zeros_like(x), levels=LEVELS)
+
+
+def test_one_lane_is_elected():
+    lines = [
+        "setp.ge.u32 %p, %tid, 40; mul.wide.u32 %g, %tid, 8; add.u64 %a, %a, %g;",
+        "@%p bra far; elect.sync %x|%q, 0xFFFFFFF0; bra.uni on;",
+        "far: elect.sync %x|%q, 0xFFFFFFFF; on:",
+        "selp.u32 %y, 1, 0, %q; mov.u32 %z, WARP_SZ; add.u32 %y, %y, %z;",
+        "st.global.v2.u32 [%a], {%x, %y};",
+    ]
+    kernel = assembled(lines, [".reg .b32 %x, %y, %z; .reg .pred %p, %q; .reg .b64 %g;"], "a")
+    out = np.zeros((64, 2), np.uint32)
+    native(kernel, 1, 64, out)
+    lane, tid = np.arange(64) % 32, np.arange(64)
+    leader = np.where(tid >= 40, 8, 4)
+    assert (out[:, 0] == leader).all()
+    assert (out[:, 1] - 32 == (lane == leader)).all()
+
+
+def test_spaces_of_addresses_and_the_time():
+    lines = [
+        "mov.u64 %g, tile; cvta.shared.u64 %s, %g; mov.u64 %g, own; cvta.local.u64 %l, %g;",
+        *(f"isspacep.{space} %p, {x}; selp.u32 %y, 1, 0, %p; shl.b32 %x, %x, 1; or.b32 %x, %x, %y;"
+          for x in ("%a", "%s", "%l") for space in ("global", "shared", "local")),
+        "mov.u64 %l, %globaltimer; mul.wide.u32 %g, %tid, 16; add.u64 %a, %a, %g;",
+        "cvt.u64.u32 %s, %x; st.global.u64 [%a], %s; st.global.u64 [%a+8], %l;",
+    ]  # fmt: skip
+    declared = [
+        ".shared .b8 tile[64]; .local .align 8 .b8 own[16];", ".reg .b64 %g, %s, %l;",
+        ".reg .b32 %x, %y; .reg .pred %p;",
+    ]  # fmt: skip
+    out = np.zeros((40, 2), np.uint64)
+    start = time.time_ns()
+    native(assembled(["mov.u32 %x, 0;", *lines], declared, "a"), 1, 40, out)
+    assert (out[:, 0] == 0b100010001).all()
+    assert (out[:, 1] >= start).all()
+    assert (out[:, 1] <= time.time_ns()).all()

@@ -31,19 +31,26 @@ def _postorder(start, successors):
 def loops(blocks):
     """Natural loops: header -> set of blocks (Aho et al., Compilers, section 9.6)."""
     order = _postorder(0, lambda b: blocks[b].targets)[::-1]
-    before = {b: [p for p in order if b in blocks[p].targets] for b in order}
-    dominators = {b: set(order) for b in order}
-    dominators[0] = {0}
+    before = {b: [] for b in order}
+    for p in order:
+        for b in set(blocks[p].targets):
+            before[b].append(p)
+    # Sets of blocks as bits: kernels of thousands of blocks have sets as large.
+    dominators = dict.fromkeys(order, -1)
+    dominators[0] = 1
     changed = True
     while changed:
         changed = False
         for b in order[1:]:
-            new = set.intersection(*(dominators[p] for p in before[b])) | {b}
+            new = -1
+            for p in before[b]:
+                new &= dominators[p]
+            new |= 1 << b
             changed |= new != dominators[b]
             dominators[b] = new
     found = {}
     for b in order:
-        for header in set(blocks[b].targets) & dominators[b]:
+        for header in [t for t in sorted(set(blocks[b].targets)) if dominators[b] >> t & 1]:
             members, stack = found.setdefault(header, {header}), [b]
             while stack:
                 node = stack.pop()

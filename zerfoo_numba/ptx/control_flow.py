@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from zerfoo_numba.errors import UnsupportedError
 from zerfoo_numba.ptx.block_order import in_order, loops
+from zerfoo_numba.ptx.calls import linked_body
 from zerfoo_numba.ptx.effects import (
     has_effect,
     is_warp_synchronous,
@@ -15,7 +16,6 @@ from zerfoo_numba.ptx.effects import (
     results,
     sources,
 )
-from zerfoo_numba.ptx.inline import inline
 from zerfoo_numba.ptx.parse import parse_module
 from zerfoo_numba.ptx.structure import (
     Constant,
@@ -65,12 +65,12 @@ def parse(text, name):
     module = parse_module(text)
     if name not in module.functions:
         raise UnsupportedError(f"the PTX has no entry named {name}")
-    variables = [v for f in module.functions.values() for v in f.variables if v.space != "param"]
-    blocks = in_order(_split(_unguard(_constant_masks(inline(module, name)))))
+    body, variables = linked_body(module, name)
+    blocks = in_order(_split(_unguard(_constant_masks(body))))
     entry = module.functions[name]
     kernel = Kernel(name, entry.parameters, module.variables + variables, blocks)
-    _number(kernel)
-    _liveness(kernel)
+    number(kernel)
+    liveness(kernel)
     _mark_waiting(kernel)
     return kernel
 
@@ -166,7 +166,8 @@ def _set_end(block, index, labels, count):
         block.targets = (index + 1,)
 
 
-def _number(kernel):
+def number(kernel):
+    """Give every register that has none a number."""
     for block in kernel.blocks:
         for item in [*block.instructions, *([block.last] if block.last else [])]:
             for register in results(item) + sources(item):
@@ -179,7 +180,7 @@ def _bits(kernel, registers):
     return sum(1 << n for n in {kernel.numbers[r] for r in registers})
 
 
-def _liveness(kernel):
+def liveness(kernel):
     """Backward data flow over the blocks until nothing changes."""
     reads, writes = [], []
     for block in kernel.blocks:

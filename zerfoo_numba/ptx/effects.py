@@ -10,7 +10,7 @@ _NO_RESULT = {
 }  # fmt: skip
 # Instructions that only compute: a guard on one of them selects between old and new result.
 _EFFECTS = _NO_RESULT | {"ld", "ldu", "atom", "shfl", "vote", "match", "redux", "activemask"}
-_EFFECTS |= {"mma", "ldmatrix", "elect", "wmma"}
+_EFFECTS |= {"mma", "ldmatrix", "elect", "wmma", "host"}
 
 
 def operand_registers(operand):
@@ -28,6 +28,8 @@ def operand_registers(operand):
 def has_result(instruction):
     parts = instruction.parts
     reduces = parts[0] in ("bar", "barrier") and "red" in parts
+    if parts[:2] == ("host", "free"):
+        return False
     return (parts[0] not in _NO_RESULT or reduces) and bool(instruction.operands)
 
 

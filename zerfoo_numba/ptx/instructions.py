@@ -30,6 +30,9 @@ dp4a_s8 = ptx_op((i32,), (i32, i32, i32), "dp4a.s32.s32 $0, $1, $2, $3;")
 dp4a_u8 = ptx_op((i32,), (u32, i32, i32), "dp4a.u32.s32 $0, $1, $2, $3;")
 dp4a_u8_from_zero = ptx_op((i32,), (u32, i32), "dp4a.u32.s32 $0, $1, $2, 0;")
 
+# The rounded product: no compiler makes one instruction of it and of an addition that follows.
+mul_rn = ptx_op((f32,), (f32, f32), "mul.rn.f32 $0, $1, $2;")
+
 # The upper half of the 64-bit product.
 mul_hi = ptx_op((u32,), (u32, u32), "mul.hi.u32 $0, $1, $2;")
 
@@ -38,6 +41,13 @@ and_or = ptx_op((u32,), (u32, u32, u32), "lop3.b32 $0, $1, $2, $3, 0xEA;")
 
 # Four bytes chosen out of eight: nibble j of the selector names byte j of the result.
 prmt = ptx_op((u32,), (u32, u32, u32), "prmt.b32 $0, $1, $2, $3;")
+
+
+def _data(context, builder, p, value):
+    """The address that a value of type p, a pointer or an array, stands for."""
+    if isinstance(p, types.Array):
+        return context.make_array(p)(context, builder, value).data
+    return value
 
 
 def byte_load(result, count=1):
@@ -54,8 +64,7 @@ def byte_load(result, count=1):
     def load(typing, p, at):
         def codegen(context, builder, signature, values):
             base, offset = values
-            if isinstance(p, types.Array):
-                base = context.make_array(p)(context, builder, base).data
+            base = _data(context, builder, p, base)
             base = builder.bitcast(base, ir.PointerType(ir.IntType(8)))
             offset = context.cast(builder, offset, signature.args[1], types.uint64)
             item = context.get_value_type(result)
@@ -78,7 +87,7 @@ load_f32x2, load_f32x4 = byte_load(f32, 2), byte_load(f32, 4)
 
 
 def byte_store(kind, count=1):
-    """`store(p, at, value)`: `value`, or a tuple of `count`, to byte `at` after pointer p.
+    """`store(p, at, value)`: `value`, or a tuple of `count`, to byte `at` after pointer or array p.
 
     `at` must be a multiple of the size of what is stored, as one access of up to 16 bytes.
     """
@@ -91,6 +100,7 @@ def byte_store(kind, count=1):
     def store(typing, p, at, value):
         def codegen(context, builder, signature, values):
             base, offset, value = values
+            base = _data(context, builder, p, base)
             base = builder.bitcast(base, ir.PointerType(ir.IntType(8)))
             offset = context.cast(builder, offset, signature.args[1], types.uint64)
             whole = value
@@ -107,6 +117,21 @@ def byte_store(kind, count=1):
         return types.void(p, at, stored), codegen
 
     return store
+
+
+@intrinsic
+def f32_after(typing, p, at):
+    """A pointer to float32 at byte `at` after pointer (or array) p."""
+    from llvmlite import ir
+
+    def codegen(context, builder, signature, values):
+        base, offset = values
+        base = builder.bitcast(_data(context, builder, p, base), ir.PointerType(ir.IntType(8)))
+        offset = context.cast(builder, offset, signature.args[1], types.uint64)
+        address = builder.gep(base, [offset])
+        return builder.bitcast(address, context.get_value_type(signature.return_type))
+
+    return types.CPointer(f32)(p, at), codegen
 
 
 @intrinsic
@@ -127,8 +152,7 @@ def atomic_add(typing, p, i, value):
     def codegen(context, builder, signature, values):
         base, index, added = values
         index = context.cast(builder, index, signature.args[1], types.uint64)
-        if isinstance(p, types.Array):
-            base = context.make_array(p)(context, builder, base).data
+        base = _data(context, builder, p, base)
         base = builder.bitcast(base, ir.PointerType(ir.IntType(32)))
         return builder.atomic_rmw("add", builder.gep(base, [index]), added, "monotonic")
 

@@ -4,6 +4,7 @@
 Reference: NVIDIA, Parallel Thread Execution ISA, sections 4 (syntax) and 5 (state spaces).
 """
 
+import functools
 import re
 import struct
 from dataclasses import replace
@@ -46,8 +47,9 @@ _INSTRUCTION = re.compile(r"(?:@(!?)\s*([\w$%]+)\s+)?([a-z][\w.:]*)\s*(.*)", re.
 _ADDRESS = re.compile(r"([^+\s]+?)\s*(?:\+\s*(-?\w+)|(-\d+))?")
 
 
+@functools.lru_cache(maxsize=8)
 def parse_module(text):
-    """Every function and variable of a PTX text."""
+    """Every function and variable of a PTX text; one for all its entries, not to be changed."""
     return _Reader(_COMMENT.sub(" ", text)).module()
 
 
@@ -158,7 +160,7 @@ class _Body:
             self.function.body.append(self.instruction(text))
 
     def registers(self, text):
-        kind, names = re.match(r"\.reg\s+\.(\w+)\s+(.*)", text, re.S).groups()
+        kind, names = re.match(r"\.reg\s*\.(\w+)\s+(.*)", text, re.S).groups()
         if kind not in SIZES:
             raise UnsupportedError(f"PTX registers of type .{kind} are not supported")
         for name in names.split(","):

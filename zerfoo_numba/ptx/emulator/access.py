@@ -101,7 +101,9 @@ class Access:
             address, offset = address + address.dtype.type(offset & mask), 0
         low, high = int(_LOWEST(address)) + offset, int(_HIGHEST(address)) + offset + self.bytes
         if self.bytes > 1 and (int(_EVERY_BIT(address)) | offset) & (self.bytes - 1):
-            self.misaligned(wave, group, address + address.dtype.type(offset & mask))
+            whole = address + address.dtype.type(offset & mask)
+            if int(_EVERY_BIT(whole)) & (self.bytes - 1):
+                self.misaligned(wave, group, whole)
         return low, high, address, offset
 
     def whole(self, group, address):

@@ -211,6 +211,13 @@ class Memory:
             raise ValueError(f"{nbytes} bytes at {address:#x} are not within one allocation")
         return found
 
+    def forget(self, address, nbytes):
+        """Undo every write to a range: to read it before the next one is an error again."""
+        found = self._whole(address, nbytes)
+        if found is not None:
+            offset = address - found.start
+            self.written[found.start].forget(offset, offset + nbytes)
+
     def forget_unwritten(self):
         """A kernel ran unobserved: every byte counts as written from now on."""
         if self._forgotten != self.version:
@@ -234,6 +241,13 @@ class Memory:
     def allocations(self):
         """Every live allocation, by address."""
         return tuple(self._allocations)
+
+    def rename(self, address, name, element):
+        """Call the allocation that starts at `address` by another name, in messages."""
+        with self._changes():
+            at = bisect.bisect_left(self._starts, address)
+            found = self._allocations[at]
+            self._allocations[at] = Allocation(found.start, found.nbytes, name, element)
 
     def adopt(self, allocations):
         """Take over the allocations of the process that shares this memory."""

@@ -62,6 +62,8 @@ class Program:
         count = range(len(self.kernel.blocks))
         self.variants = {v: [TranslatedBlock(self, n, v) for n in count] for v in VARIANTS}
         self.together = self._needs_whole_grid()
+        items = (i for b in self.kernel.blocks for i in b.instructions)
+        self.calls_host = any(i.parts[0] == "host" for i in items)
         self.symbols = WeakKeyDictionary()  # memory -> addresses of module variables
 
     def _lay_out(self):
@@ -128,6 +130,7 @@ class Program:
         """All waves: here, or in several processes if that is known to take long enough."""
         lanes = sum(len(w) for w in waves) * int(np.prod(launch.block))
         alone = len(waves) == 1 or launch.trace is not None or launch.shuffle is not None
+        alone = alone or self.calls_host
         if threads > 1 and not alone and memory.file is not None:
             long = self.seconds_per_lane * lanes > WORTH
             if long and share(self, memory, launch, waves, threads):

@@ -25,9 +25,16 @@ class Written:
         else:
             self.pieces.append((start, end))
 
+    def forget(self, start, end):
+        """Bytes `start` to `end` hold nothing that may be read any more."""
+        if self.whole:
+            self.pieces, self.flags = [], None
+        self._array()[start:end] = 0
+        self.whole = False
+
     def _array(self):
         if self.flags is None:
-            self.flags = np.zeros(-(-self.nbytes // 16) * 16, np.uint8)
+            self.flags = np.full(-(-self.nbytes // 16) * 16, self.whole, np.uint8)
             for start, end in self.pieces:
                 self.flags[start:end] = 1
         return self.flags

@@ -10,6 +10,7 @@ import numpy as np
 
 from zerfoo_numba.ptx import effects
 from zerfoo_numba.ptx.emulator import (
+    host,
     memory_instructions,
     moves,
     tensor_instructions,
@@ -30,6 +31,7 @@ _NOTHING = {
 }  # fmt: skip
 EMIT = {
     **memory_instructions.EMIT, **moves.EMIT, **tensor_instructions.EMIT, **warp_instructions.EMIT,
+    **host.EMIT,
 }  # fmt: skip
 
 

@@ -136,6 +136,8 @@ class Code(Writer):
         return reinterpret(self, value, TYPES[kind])
 
     def symbol_or_number(self, operand, type_name="i64"):
+        if operand == Symbol("WARP_SZ"):
+            return constant(type_name, LANES)
         if isinstance(operand, Symbol):
             return integers.convert(self, self._address(operand.name), type_name)
         assert isinstance(operand, Constant)

@@ -1,6 +1,6 @@
 """The function that runs a range of blocks, around the warp functions; and the whole module."""
 
-from zerfoo_numba.ptx.native import waits
+from zerfoo_numba.ptx.native import waiting_driver, waits
 from zerfoo_numba.ptx.native.layout import (
     DATA,
     DYNAMIC,
@@ -34,9 +34,11 @@ entry:
   %dynamic.at = getelementptr i8, ptr %record, i64 {dynamic}
   %dynamic = load i32, ptr %dynamic.at
   %status = getelementptr i8, ptr %record, i64 {status}
-  %shared = getelementptr i8, ptr %scratch, i64 {shared}
   %nx.w = zext i32 %nx to i64
   %ny.w = zext i32 %ny to i64
+"""
+
+_BLOCKS = """  %shared = getelementptr i8, ptr %scratch, i64 {shared}
   %some = icmp ult i64 %first, %last
   br i1 %some, label %block, label %end
 block:
@@ -118,8 +120,9 @@ class Scratch:
     def __init__(self, plan):
         self.context = plan.context.bytes
         self.local = LANES * plan.layout.local_bytes
-        self.local_start = aligned(plan.warps * self.context, 64)
-        self.shared = aligned(self.local_start + plan.warps * self.local, 128)
+        layout = plan.layout
+        self.local_start = aligned(plan.warps * self.context, layout.local_align)
+        self.shared = aligned(self.local_start + plan.warps * self.local, layout.shared_align)
 
     def bytes(self, shared_bytes):
         return aligned(self.shared + shared_bytes, 128)
@@ -130,21 +133,23 @@ def grid_function(plan):
     call = _CALL.format(
         context=scratch.context, local=scratch.local, local_start=scratch.local_start
     )
+    head = _HEAD.format(
+        attributes=_ATTRIBUTES, params=PARAMS, data=DATA, nx=NX, ny=NY, nz=NZ, dynamic=DYNAMIC,
+        status=STATUS,
+    )  # fmt: skip
+    if plan.waiting:
+        return head + waiting_driver.body(plan, scratch, call)
     barriers = any(b.end == "barrier" for b in plan.kernel.blocks)
     body = _PLAIN.format(call=call, warps=plan.warps)
     if barriers:
         body = _ROUNDS.format(call=call, warps=plan.warps, done=DONE, next_round=waits.next_round())
-    head = _HEAD.format(
-        attributes=_ATTRIBUTES, params=PARAMS, data=DATA, nx=NX, ny=NY, nz=NZ, dynamic=DYNAMIC,
-        status=STATUS, shared=scratch.shared,
-    )  # fmt: skip
     if barriers:
         room = f"  %resumes = alloca [{plan.warps} x i32]\n"
         room += f"  %meet = alloca [{waits.MEET_BYTES} x i8], align 8\n"
         head = head.replace("entry:\n", "entry:\n" + room, 1)
     else:
         body = body.replace("ptr %meet", "ptr null")
-    return head + body + _TAIL
+    return head + _BLOCKS.format(shared=scratch.shared) + body + _TAIL
 
 
 def module_text(plan):

@@ -79,6 +79,8 @@ def encode(code, value, name, mode="rn", finite=False):
     form = FORMATS[name]
     if value.type == "double":
         value = _odd_float(code, value)
+    if mode in ("rm", "rp"):
+        return _directed(code, value, name, mode, finite)
     hardware = name == "f16" and code.target.has_half and mode == "rn" and not finite
     nan = apply(code, "fcmp uno {t} {0}, {0}", value, result="i1")
     if hardware:
@@ -94,6 +96,24 @@ def encode(code, value, name, mode="rn", finite=False):
     rounded = select(code, infinite, constant("i32", beyond), rounded)
     sign = integers.shift_right(code, _and(code, bits, 1 << 31), 32 - form.bits)
     return select(code, nan, constant("i32", form.nan), _or(code, rounded, sign))
+
+
+def _directed(code, value, name, mode, finite):
+    """Towards zero, or where `mode` points away from it to the next code."""
+    near = integers.convert(code, encode(code, value, name, "rz", finite), "i32")
+    back, size = (intrinsic(code, "fabs", v) for v in (decode(code, near, name), value))
+    below = apply(code, "fcmp olt {t} {0}, {1}", back, size, result="i1")
+    bits = reinterpret(code, value, "i32")
+    test = "slt" if mode == "rm" else "sge"
+    away = apply(code, f"icmp {test} {{t}} {{0}}, {{1}}", bits, constant("i32", 0), result="i1")
+    step = integers.bitwise(code, "and", below, away)
+    if finite or FORMATS[name].infinity is None:
+        top = _and(code, near, (1 << FORMATS[name].bits - 1) - 1)
+        full = apply(
+            code, "icmp ne {t} {0}, {1}", top, constant("i32", FORMATS[name].largest), result="i1"
+        )
+        step = integers.bitwise(code, "and", step, full)
+    return integers.add(code, near, integers.convert(code, step, "i32"))
 
 
 def _rounded_code(code, size, form, mode):

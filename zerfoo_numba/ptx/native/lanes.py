@@ -87,6 +87,8 @@ def reinterpret(w, value, type_name):
     if value.known is not None and value.lanes is None:
         if type_name in ("float", "double"):
             return uniform(type_name, float_bits_text(value.known, type_name))
+        if type_name == "half":
+            return uniform(type_name, f"0xH{value.known:04X}")
         return constant(type_name, value.known)
     if value.lanes is not None:
         value = Value(value.type, vector=vector(w, value))

@@ -13,8 +13,10 @@ import numpy as np
 from zerfoo_numba.errors import DeviceError
 from zerfoo_numba.ptx.native import layout, runner
 from zerfoo_numba.ptx.native.program import module_data
+from zerfoo_numba.ptx.native.waiting_driver import DEADLOCK
 
 _CHUNKS_PER_THREAD = 6
+_LARGEST_ALIGNMENT = 4096  # of a variable in shared or local memory
 
 
 def aligned_bytes(size, alignment=128):
@@ -80,9 +82,10 @@ class Launches:
         words[start + 4] = grid[2] | shared << 32
         words[start + 5] = 0
         words[start + 6] = total
-        words[start + 7] = max(1, -(-total // (self.threads * _CHUNKS_PER_THREAD)))
+        chunks = 1 if program.whole_grid else self.threads * _CHUNKS_PER_THREAD
+        words[start + 7] = max(1, -(-total // chunks))
         self.count += 1
-        self.scratch_bytes = max(self.scratch_bytes, program.scratch_bytes(shared))
+        self.scratch_bytes = max(self.scratch_bytes, program.scratch_bytes(shared, total))
         self._kept.append(program)
 
     def _grow(self, parameters):
@@ -110,13 +113,21 @@ class Launches:
         return self._records.ctypes.data
 
     def failed(self):
-        """The first launch whose kernel executed a trap, or None."""
+        """The error of the first launch that did not go well, or None."""
         table = self._words.reshape(-1, layout.RECORD_BYTES // 8)[: self.count]
         marked = np.flatnonzero(table[:, layout.STATUS // 8])
         if not marked.size:
             return None
+        first = int(marked[0])
+        what = int(table[first, layout.STATUS // 8])
         table[:, layout.STATUS // 8] = 0
-        return self._kept[int(marked[0])].name
+        name = self._kept[first].name
+        if what == DEADLOCK:
+            return DeviceError(
+                f"kernel {name} waits for threads that never come, or for memory that nobody "
+                "changes: a deadlock; the emulator says which threads and where"
+            )
+        return DeviceError(f"kernel {name} stopped itself (trap): a check inside it failed")
 
 
 class Pool:
@@ -147,7 +158,7 @@ class Pool:
         for i, old in enumerate(self._scratch):
             if old.size < size:
                 self._kept.append(old)
-                self._scratch[i] = aligned_bytes(size)
+                self._scratch[i] = aligned_bytes(size, _LARGEST_ALIGNMENT)
                 pointers[i] = self._scratch[i].ctypes.data
 
     def run(self, launches, times=None, clock=None):
@@ -174,9 +185,9 @@ class Pool:
                     self._wake[i].set()
             self._work(region, 0, generation)
             self._retire(records, count)
-        name = launches.failed()
-        if name is not None:
-            raise DeviceError(f"kernel {name} stopped itself (trap): a check inside it failed")
+        error = launches.failed()
+        if error is not None:
+            raise error
 
 
 def _help(serve, region, wake, number):

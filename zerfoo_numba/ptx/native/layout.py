@@ -49,7 +49,11 @@ class Layout:
                 self.local_bytes = self._add(v, "local", self.local_bytes)
             else:
                 self._add_data(v)
-        self.local_bytes = aligned(self.local_bytes, 16)
+        # What starts at a multiple of its alignment in its space must do so in memory.
+        self.local_align = max([64, *(v.align for v in kernel.variables if v.space == "local")])
+        self.shared_align = max([128, *(v.align for v in kernel.variables if v.space == "shared")])
+        wide = self.local_align if self.local_align > 64 else 16
+        self.local_bytes = aligned(self.local_bytes, wide)
         for v in dynamic:
             self.shared_bytes = aligned(self.shared_bytes, max(16, v.align))
         for v in dynamic:

@@ -5,7 +5,7 @@ which by their order (`ptx.control_flow`) brings diverged lanes together as earl
 registers that masked blocks define are vectors in the warp's context.
 """
 
-from zerfoo_numba.ptx.native import waits
+from zerfoo_numba.ptx.native import op_wait, waits
 from zerfoo_numba.ptx.native.code import Code
 from zerfoo_numba.ptx.native.lanes import bits_of, splat, vector
 from zerfoo_numba.ptx.native.text import splat_constant, vector_constant, wide
@@ -101,6 +101,8 @@ class MaskedCode(Code):
     def _leave(self, number, block, condition, after):
         """Send the lanes to the next blocks; go back where one of them comes earlier."""
         if block.end == "exit":
+            if self.plan.waiting:
+                op_wait.leave(self)
             if block.last is not None and block.last.parts[0] == "trap":
                 self.line("store i32 1, ptr %status")
             return self.jump(after)

@@ -71,6 +71,12 @@ def load(code, op):
         return _load_parameter(code, op, access)
     address = address_of(code, op.sources[0], access.space)
     code.settle()
+    streams = op.sources[0].base in code.plan.streams and access.space == "global"
+    return load_from(code, access, address, streams)
+
+
+def load_from(code, access, address, streams=False):
+    """The elements at an address; one that `streams` follows from the block's number."""
     if access.strong:
         return scattered.load_strong(code, access, address)
     if address.is_uniform:
@@ -79,7 +85,7 @@ def load(code, op):
         places = patterns.positions(address, access.size, access.count)
         if places is not None and not code.masked:
             at = pointer_to(code, access.space, address, address.low_lane)
-            if op.sources[0].base in code.plan.streams and access.space == "global":
+            if streams:
                 _prefetch(code, at, (max(places) + access.count) * access.size)
             return patterns.load(code, at, access.type, access.count, places)
         if places == list(range(LANES)) and code.target.has_avx512:
@@ -137,6 +143,10 @@ def store(code, op):
     address = address_of(code, op.sources[0], access.space)
     code.settle()
     code.effect()
+    return store_to(code, access, address, values)
+
+
+def store_to(code, access, address, values):
     if access.strong:
         return scattered.store_strong(code, access, address, values)
     if address.is_uniform:

@@ -1,7 +1,8 @@
 """cvt: between integers, floats, halves, and the packed 8-bit floats."""
 
 from zerfoo_numba.ptx.native import formats, integers, rounding
-from zerfoo_numba.ptx.native.lanes import apply, conversion, intrinsic, select
+from zerfoo_numba.ptx.native.directed import directed_conversion
+from zerfoo_numba.ptx.native.lanes import apply, conversion, intrinsic, reinterpret, select
 from zerfoo_numba.ptx.native.op_float import flush, saturate
 from zerfoo_numba.ptx.native.op_half import halves_of, rectify
 from zerfoo_numba.ptx.native.op_integer import join_halves
@@ -19,6 +20,8 @@ _SIZE = {"f16": 16, "bf16": 16, "f32": 32, "f64": 64}
 def cvt(code, op):
     kinds = (*_INTEGERS, *_FLOATS, *_PACKED)
     source = op.kind(*kinds)
+    if op.parts[-1:] == ["tf32"] and source == "f32":
+        return _to_tf32(code, op)
     result = op.kind(*kinds)
     op.signed = result[0] == "s"
     if source in _PACKED or result in _PACKED:
@@ -64,18 +67,10 @@ def _integer_to_float(code, op, source, result, a):
     else:
         exact = apply(code, f"{name} {{t}} {{0}} to {{r}}", a, result="double")
     if result == "f64":
-        if a.bits == 64:
-            raise op.unsupported()
-        return exact
+        return directed_conversion(code, name, mode, a) if a.bits == 64 else exact
     if result == "f32":
         return rounding.to_float(code, mode, exact)
-    return formats.encode(code, exact, result, _supported(op, mode))
-
-
-def _supported(op, mode):
-    if mode not in ("rn", "rz"):
-        raise op.unsupported()
-    return mode
+    return formats.encode(code, exact, result, mode)
 
 
 def _wide_to_double(code, a, name):
@@ -140,7 +135,7 @@ def _float_to_float(code, op, source, result, a):
     x = saturate(code, x) if sat else x
     x = rectify(code, x) if relu else x
     if result in formats.FORMATS:
-        return formats.encode(code, x, result, _supported(op, mode or "rn"), finite)
+        return formats.encode(code, x, result, mode or "rn", finite)
     if result == "f64":
         return x if x.type == "double" else rounding.to_double(code, x)
     if x.type == "double":
@@ -148,9 +143,44 @@ def _float_to_float(code, op, source, result, a):
     return flush(code, x) if ftz else x
 
 
+def _to_tf32(code, op):
+    """float32 with 10 bits of fraction, in a float32's place; NaN is 0x7FFFE000."""
+    op.kind("tf32")
+    mode = op.need("rna", "rn", "rz")
+    relu, finite = op.has("relu"), op.has("satfinite")
+    (a,) = code.operands(op, "f32")
+    x = rectify(code, a) if relu else a
+    bits = reinterpret(code, x, "i32")
+    if mode == "rna":
+        moved = integers.add(code, bits, constant("i32", 0x1000))
+    elif mode == "rn":
+        odd = integers.bitwise(
+            code, "and", integers.shift_right(code, bits, 13), constant("i32", 1)
+        )
+        moved = integers.add(code, integers.add(code, bits, constant("i32", 0xFFF)), odd)
+    else:
+        moved = bits
+    size = intrinsic(code, "fabs", x)
+    infinity = uniform("float", float_text(float("inf")))
+    special = apply(code, "fcmp oeq {t} {0}, {1}", size, infinity, result="i1")
+    result = integers.bitwise(code, "and", moved, constant("i32", 0xFFFFE000))
+    result = select(code, special, bits, result)
+    if finite:
+        over = apply(code, "fcmp oge {t} {0}, {1}", _size_of(code, result), infinity, result="i1")
+        sign = integers.bitwise(code, "and", result, constant("i32", 1 << 31))
+        largest = integers.bitwise(code, "or", sign, constant("i32", 0x7F7FE000))
+        result = select(code, over, largest, result)
+    nan = apply(code, "fcmp uno {t} {0}, {0}", x, result="i1")
+    return select(code, nan, constant("i32", 0x7FFFE000), result)
+
+
+def _size_of(code, bits):
+    return intrinsic(code, "fabs", reinterpret(code, bits, "float"))
+
+
 def _packed(code, op, source, result):
     """Two float32 (the first into the upper half) or a packed pair, to a packed pair."""
-    mode = _supported(op, op.need("rn", "rz"))
+    mode = op.need("rn", "rz")
     relu, finite = op.has("relu"), op.has("satfinite")
 
     def encode(x, kind):

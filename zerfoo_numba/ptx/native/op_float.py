@@ -1,6 +1,7 @@
 """float32 and float64 instructions: every rounding mode that f32 has, .ftz, .sat, minima."""
 
 from zerfoo_numba.ptx.native import integers, rounding
+from zerfoo_numba.ptx.native.directed import directed_double
 from zerfoo_numba.ptx.native.lanes import apply, intrinsic, reinterpret, select
 from zerfoo_numba.ptx.native.opcode import ROUNDING, TYPES
 from zerfoo_numba.ptx.native.text import float_text
@@ -39,12 +40,17 @@ def rounded(exact, directed):
         mode = op.take(*ROUNDING, default="rn")
         approximate = op.take("approx", "full")
         ftz, sat = op.has("ftz"), op.has("sat")
-        if (kind == "f64" and (ftz or mode != "rn")) or (approximate and mode != "rn"):
+        if (kind == "f64" and ftz) or (approximate and mode != "rn"):
             raise op.unsupported()
         values = code.operands(op, *[kind] * len(op.sources))
         if ftz:
             values = [flush(code, v) for v in values]
-        result = exact(code, *values) if mode == "rn" else directed(code, mode, *values)
+        if mode == "rn":
+            result = exact(code, *values)
+        elif kind == "f64":
+            result = directed_double(code, op.name, mode, values)
+        else:
+            result = directed(code, mode, *values)
         result = flush(code, result) if ftz else result
         return saturate(code, result) if sat else result
 
@@ -158,6 +164,38 @@ def testp(code, op):
     return integers.bitwise(code, "and", holds("olt", size, smallest), holds("one", size, zero))
 
 
+def _upper_word(code, a, function):
+    """rcp and rsqrt.approx.ftz.f64: of the upper 32 bits, into the upper 32 bits."""
+    upper = constant("i64", 0xFFFFFFFF00000000)
+
+    def cut(x):
+        """Without the lower word; subnormal numbers as zeros of their sign."""
+        bits = integers.bitwise(code, "and", reinterpret(code, x, "i64"), upper)
+        exponent = integers.bitwise(code, "and", bits, constant("i64", 0x7FF << 52))
+        small = apply(code, "icmp eq {t} {0}, {1}", exponent, constant("i64", 0), result="i1")
+        zero = integers.bitwise(code, "and", bits, constant("i64", SIGN["double"]))
+        return reinterpret(code, select(code, small, zero, bits), "double")
+
+    result = cut(function(code, cut(a)))
+    nan = apply(code, "fcmp uno {t} {0}, {0}", a, result="i1")
+    quiet = reinterpret(code, constant("i64", 0x7FFFFFFF00000000), "double")
+    return select(code, nan, quiet, result)
+
+
+def or_upper_word(function):
+    """A handler of rcp or rsqrt: exact, or in float64 `.approx.ftz`."""
+    directed = _directed_reciprocal if function is _reciprocal else None
+    exact = rounded(function, directed)
+
+    def handler(code, op):
+        if op.parts[-1:] != ["f64"] or not {"approx", "ftz"} <= set(op.parts):
+            return exact(code, op)
+        op.parts = []
+        return _upper_word(code, *code.operands(op, "f64"), function)
+
+    return handler
+
+
 HANDLERS = {
     "add": rounded(_binary("fadd"), rounding.directed_sum),
     "sub": rounded(_binary("fsub"), rounding.directed_difference),
@@ -165,9 +203,9 @@ HANDLERS = {
     "fma": rounded(fused, rounding.directed_fma),
     "mad": rounded(fused, rounding.directed_fma),
     "div": rounded(_binary("fdiv"), rounding.directed_quotient),
-    "rcp": rounded(_reciprocal, _directed_reciprocal),
+    "rcp": or_upper_word(_reciprocal),
     "sqrt": rounded(_root, rounding.directed_root),
-    "rsqrt": rounded(_inverse_root, None),
+    "rsqrt": or_upper_word(_inverse_root),
     "min": float_min_or_max, "max": float_min_or_max, "abs": sign_operation,
     "neg": sign_operation, "copysign": copysign, "testp": testp,
 }  # fmt: skip

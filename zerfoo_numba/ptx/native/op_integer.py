@@ -9,7 +9,8 @@ from zerfoo_numba.ptx.native.lanes import (
     select,
 )
 from zerfoo_numba.ptx.native.opcode import TYPES
-from zerfoo_numba.ptx.native.value import BITS, Value, constant
+from zerfoo_numba.ptx.native.value import BITS, LANES, Value, constant, uniform
+from zerfoo_numba.ptx.structure import Special
 
 WORDS = ("u16", "s16", "u32", "s32", "u64", "s64", "b16", "b32", "b64")
 PAIRS = ("u16x2", "s16x2")
@@ -231,9 +232,31 @@ def cvta(code, op):
     return (integers.subtract if to else integers.add)(code, a, base)
 
 
+def isspacep(code, op):
+    """Does a generic address, a real one here, lie in the space?"""
+    space = op.need("global", "shared", "local", "shared::cta")
+    op.parts = []
+    (a,) = code.operands(op, "u64")
+    ranges = {
+        "shared": ("%shared", code.read(Special("%total_smem_size"), "u64")),
+        "local": ("%local", constant("i64", LANES * code.plan.layout.local_bytes)),
+    }
+
+    def within(name):
+        start, size = ranges[name]
+        base = uniform("i64", code.value(f"ptrtoint ptr {start} to i64"))
+        offset = integers.subtract(code, a, base)
+        return apply(code, "icmp ult {t} {0}, {1}", offset, size, result="i1")
+
+    if space != "global":
+        return within(space.split("::")[0])
+    either = integers.bitwise(code, "or", within("shared"), within("local"))
+    return integers.bitwise(code, "xor", either, constant("i1", 1))
+
+
 HANDLERS = {
-    "add": add_or_sub, "sub": add_or_sub, "addc": add_or_sub, "subc": add_or_sub, "mul": mul,
-    "mad": mad, "madc": mad, "mul24": mul24, "mad24": mul24, "sad": sad, "div": divide,
-    "rem": divide, "min": min_or_max, "max": min_or_max, "abs": abs_or_neg, "neg": abs_or_neg,
-    "mov": mov, "cvta": cvta,
+    "isspacep": isspacep, "add": add_or_sub, "sub": add_or_sub, "addc": add_or_sub,
+    "subc": add_or_sub, "mul": mul, "mad": mad, "madc": mad, "mul24": mul24, "mad24": mul24,
+    "sad": sad, "div": divide, "rem": divide, "min": min_or_max, "max": min_or_max,
+    "abs": abs_or_neg, "neg": abs_or_neg, "mov": mov, "cvta": cvta,
 }  # fmt: skip

@@ -9,6 +9,7 @@ from zerfoo_numba.ptx.native.lanes import (
     bits_of,
     extract,
     fold,
+    intrinsic,
     select,
     shuffle,
     splat,
@@ -223,6 +224,16 @@ def meet(code, op):
     return ()
 
 
+def elect(code, op):
+    """elect.sync d|p, membermask: the lowest lane of the mask that is here; is it this one?"""
+    op.need("sync")
+    here = _here(code, code.read(op.sources[0], "u32"))
+    none = constant("i1", 1)
+    lowest = intrinsic(code, "cttz", here, extra=(("i1", none.scalar),))
+    return [lowest, compare_integers(code, "eq", False, code.lane_numbers(), lowest)]
+
+
 HANDLERS = {
-    "shfl": shfl, "vote": vote, "activemask": activemask, "match": match, "redux": redux,
+    "elect": elect, "shfl": shfl, "vote": vote, "activemask": activemask, "match": match,
+    "redux": redux,
 }  # fmt: skip

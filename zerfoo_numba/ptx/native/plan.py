@@ -11,7 +11,7 @@ from itertools import pairwise
 from zerfoo_numba.errors import UnsupportedError
 from zerfoo_numba.ptx.control_flow import parse
 from zerfoo_numba.ptx.effects import operand_registers, results, sources
-from zerfoo_numba.ptx.native import waits
+from zerfoo_numba.ptx.native import waiting, waits
 from zerfoo_numba.ptx.native.code import Code, Undefined
 from zerfoo_numba.ptx.native.layout import Context, Layout
 from zerfoo_numba.ptx.native.opcode import TYPES
@@ -27,6 +27,14 @@ _PURE = {
 }  # fmt: skip
 
 
+def _bits(number):
+    """The numbers of the bits that are set, lowest first."""
+    while number:
+        low = number & -number
+        yield low.bit_length() - 1
+        number ^= low
+
+
 class Plan:
     """The analysis of one kernel for one block size (three numbers)."""
 
@@ -38,7 +46,9 @@ class Plan:
         self.partial = self.threads % LANES != 0
         self.target, self.counted = target, counted
         self.layout = Layout(self.kernel)
-        waits.prepare(self.kernel, self.threads)
+        self.waiting = waiting.lower(self.kernel, self.threads)
+        if not self.waiting:
+            waits.prepare(self.kernel)
         self.forced, self.masked_registers = set(), set()
         self.streams = self._streams()
         self.shapes = self._undefined_at_entry()
@@ -148,21 +158,24 @@ class Plan:
         """The immediate post-dominator of every block; None is the end of the kernel."""
         blocks = self.kernel.blocks
         end = len(blocks)
-        after = [set(range(end + 1)) for _ in blocks] + [{end}]
+        everything = (1 << end + 1) - 1
+        after = [everything] * end + [1 << end]  # sets of blocks as bits
         changed = True
         while changed:
             changed = False
             for b in reversed(range(end)):
-                targets = blocks[b].targets or (end,)
-                new = {b} | set.intersection(*(after[t] for t in targets))
+                new = everything
+                for t in blocks[b].targets or (end,):
+                    new &= after[t]
+                new |= 1 << b
                 changed |= new != after[b]
                 after[b] = new
         nearest = []
         for b in range(end):
-            strict = after[b] - {b}
+            strict = after[b] & ~(1 << b)
             # An endless loop reaches no end; it has no meeting point either.
-            found = [p for p in strict if after[p] >= strict]
-            nearest.append(found[0] if found and found[0] != end else None)
+            found = next((p for p in _bits(strict) if not strict & ~after[p]), end)
+            nearest.append(found if found != end else None)
         return nearest
 
     # ---- order of instructions
@@ -273,4 +286,4 @@ class Plan:
 
     def live(self, bits):
         """The register numbers of a bit set."""
-        return [n for n in range(len(self.kernel.registers)) if bits >> n & 1]
+        return list(_bits(bits))

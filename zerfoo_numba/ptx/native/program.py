@@ -13,9 +13,12 @@ import numpy as np
 
 from zerfoo_numba.errors import InputError
 from zerfoo_numba.ptx import cache
+from zerfoo_numba.ptx.native import op_host
 from zerfoo_numba.ptx.native.driver import Scratch, module_text
+from zerfoo_numba.ptx.native.layout import aligned
 from zerfoo_numba.ptx.native.plan import Plan
 from zerfoo_numba.ptx.native.target import host
+from zerfoo_numba.ptx.native.waiting_driver import Room
 
 _PACK = {1: "B", 2: "H", 4: "I", 8: "Q"}
 _lock = threading.RLock()
@@ -25,12 +28,19 @@ _data: dict = {}
 
 @dataclass(frozen=True)
 class Description:
-    """What a launch must know of the code; byte sizes, and (offset, size) of each parameter."""
+    """What a launch must know of the code; byte sizes, and (offset, size) of each parameter.
+
+    A kernel that waits (`waiting`) takes `room_bytes` besides for each block that is there at once:
+    one, or with `whole_grid` all of them.
+    """
 
     parameters: tuple
     parameter_bytes: int
     scratch_bytes: int
     data: str
+    room_bytes: int = 0
+    room_align: int = 128
+    whole_grid: bool = False
 
 
 class Program:
@@ -44,8 +54,16 @@ class Program:
             (offset, struct.Struct("<" + _PACK[size])) for offset, size in description.parameters
         ]
 
-    def scratch_bytes(self, shared):
-        return self.description.scratch_bytes + shared
+    def scratch_bytes(self, shared, blocks=1):
+        """What each thread of the machine needs to run a launch of so many blocks."""
+        if not self.description.room_bytes:
+            return self.description.scratch_bytes + shared
+        room = aligned(self.description.room_bytes + shared, self.description.room_align)
+        return self.description.scratch_bytes + room * (blocks if self.whole_grid else 1)
+
+    @property
+    def whole_grid(self):
+        return self.description.whole_grid
 
     def pack(self, values, buffer, at):
         """Write the argument values (NumPy scalars) into `buffer` from `at` on."""
@@ -114,14 +132,23 @@ def translate(ptx, block, target, counted=False):
     """-> Description and object code; `counted` code counts its instructions (`layout.COUNTS`)."""
     plan = Plan(ptx, block, target, counted)
     code = compile_module(module_text(plan), target)
-    layout = plan.layout
-    description = Description(
+    return _description(plan), code
+
+
+def _description(plan):
+    layout, scratch = plan.layout, Scratch(plan)
+    room, grid = Room(scratch, plan), scratch.bytes(layout.shared_bytes)
+    if plan.waiting:
+        grid = room.grid_bytes
+    return Description(
         parameters=tuple(layout.parameter_sizes),
         parameter_bytes=layout.parameter_bytes,
-        scratch_bytes=Scratch(plan).bytes(layout.shared_bytes),
+        scratch_bytes=grid,
         data=layout.data.hex(),
+        room_bytes=room.bytes if plan.waiting else 0,
+        room_align=room.align,
+        whole_grid=bool(plan.waiting and plan.waiting.whole_grid),
     )
-    return description, code
 
 
 def compile_module(text, target):
@@ -136,6 +163,7 @@ def compile_module(text, target):
 
 
 def _load(code, target):
+    op_host.provide()
     machine = target.machine()
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
     engine.add_object_file(llvm.ObjectFileRef.from_data(code))

@@ -1,6 +1,6 @@
 """Special registers: thread, block, grid and lane numbers (PTX ISA, section 10)."""
 
-from zerfoo_numba.ptx.native import integers
+from zerfoo_numba.ptx.native import integers, op_host
 from zerfoo_numba.ptx.native.lanes import apply
 from zerfoo_numba.ptx.native.text import vector_constant
 from zerfoo_numba.ptx.native.value import LANES, Value, constant, pattern, uniform
@@ -58,12 +58,21 @@ _PLAIN = {
     "%gridid": lambda code: constant("i64", 1),
     "%clock": lambda code: integers.convert(code, _cycles(code), "i32"),
     "%clock64": lambda code: _cycles(code),
+    "%clock_hi": lambda code: integers.convert(
+        code, integers.shift_right(code, _cycles(code), 32), "i32"
+    ),
+    "%globaltimer": lambda code: _nanoseconds(code),
     "%dynamic_smem_size": lambda code: uniform("i32", "%dynamic"),
     "%total_smem_size": lambda code: integers.add(
         code, uniform("i32", "%dynamic"), constant("i32", code.plan.layout.shared_bytes)
     ),
 }
 _PLAIN |= {f"%lanemask_{r}": _lane_mask(r) for r in ("eq", "lt", "le", "gt", "ge")}
+
+
+def _nanoseconds(code):
+    """Python's clock; %globaltimer is no more than that on a GPU."""
+    return uniform("i64", code.call("i64", op_host.TIME))
 
 
 def _cycles(code):

@@ -8,11 +8,15 @@ from zerfoo_numba.ptx.native import (
     op_bits,
     op_compare,
     op_convert,
+    op_copy,
     op_float,
     op_half,
+    op_host,
     op_integer,
     op_packed,
     op_permute,
+    op_tensor,
+    op_wait,
     op_warp,
     waits,
 )
@@ -22,16 +26,17 @@ _FLOAT, _HALF = ("f32", "f64"), ("f16", "f16x2", "bf16", "bf16x2")
 _ANY = {
     **op_integer.HANDLERS, **op_compare.HANDLERS, **op_bits.HANDLERS, **op_permute.HANDLERS,
     **op_convert.HANDLERS, **op_approx.HANDLERS, **op_packed.HANDLERS, **op_warp.HANDLERS,
-    **op_atomic.HANDLERS, **memory.HANDLERS, **waits.HANDLERS,
+    **op_atomic.HANDLERS, **op_host.HANDLERS, **memory.HANDLERS, **waits.HANDLERS,
+    **op_wait.HANDLERS, **op_tensor.HANDLERS, **op_copy.HANDLERS,
 }  # fmt: skip
 
 
 def _handler(op):
     kind = op.parts[-1] if op.parts else ""
     families = [_ANY]
-    if kind in _FLOAT:
+    if kind in _FLOAT and op.name != "mma":
         families = [op_float.HANDLERS, _ANY]
-    elif kind in _HALF and op.name not in ("cvt", "ex2", "tanh"):
+    elif kind in _HALF and op.name not in ("cvt", "ex2", "tanh", "mma"):
         families = [op_half.HANDLERS, _ANY]
     for family in families:
         if op.name in family:

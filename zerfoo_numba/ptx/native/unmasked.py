@@ -4,7 +4,7 @@ It leaves to masked code where lanes disagree or a pattern would wrap around, an
 a barrier; both ways the live registers go to the warp's context, from which it can resume.
 """
 
-from zerfoo_numba.ptx.native import waits
+from zerfoo_numba.ptx.native import op_wait, waits
 from zerfoo_numba.ptx.native.code import Code
 from zerfoo_numba.ptx.native.lanes import bits_of, vector
 from zerfoo_numba.ptx.native.text import splat_constant, wide
@@ -80,6 +80,8 @@ class UnmaskedCode(Code):
             if n in self.current:
                 self.store_register(n, self.current[n])
         if block.end == "exit":
+            if self.plan.waiting:
+                op_wait.leave(self)
             if block.last is not None and block.last.parts[0] == "trap":
                 self.line("store i32 1, ptr %status")
             self.jump("done")

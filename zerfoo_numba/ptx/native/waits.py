@@ -1,4 +1,4 @@
-"""What a kernel waits for: block barriers, made ready for translation; the rest is refused.
+"""Barriers of whole blocks, made ready for translation; all other waiting is in `waiting`.
 
 A barrier that reduces ends its block with `meet.OP` over the predicate, and the block behind it,
 a new one, begins with `met.OP`, which reads what all threads of the block brought.
@@ -6,9 +6,7 @@ a new one, begins with `met.OP`, which reads what all threads of the block broug
 
 from dataclasses import replace
 
-from zerfoo_numba.errors import UnsupportedError
 from zerfoo_numba.ptx.control_flow import Block
-from zerfoo_numba.ptx.effects import results
 from zerfoo_numba.ptx.native.lanes import bits_of
 from zerfoo_numba.ptx.native.op_compare import compare_integers
 from zerfoo_numba.ptx.native.value import constant, uniform
@@ -19,44 +17,19 @@ VOTES, VOTERS, LAST_VOTES, LAST_VOTERS, MEET_BYTES = 0, 4, 8, 12, 16
 _REDUCTIONS = ("popc", "and", "or")
 
 
-def prepare(kernel, threads):
-    """Refuse what the engine cannot wait for, and split the reducing barriers of `kernel`."""
-    _refuse_polling([item for b in kernel.blocks if b.waits for item in b.instructions])
-    for block in kernel.blocks:
-        if block.end == "barrier":
-            _refuse_other_barriers(block.last, threads)
+def prepare(kernel):
+    """Split the reducing barriers of `kernel`, of which every one is for the whole block."""
     if any(_reduces(b) for b in kernel.blocks):
         kernel.blocks = _split(kernel.blocks, kernel.numbers)
 
 
-def _refuse_polling(items):
-    """`items`: the instructions of loops that may only end by what another thread writes.
-
-    A loop around a compare-and-swap that follows what it has read ends by itself: where one thread
-    fails, another has succeeded. With a fixed number, or by exchange, it is a lock.
-    """
-    written = {register for item in items for register in results(item)}
-    for item in items:
-        strong = {"acquire", "relaxed", "volatile", "cv"} & set(item.parts)
-        polls = item.parts[0] == "nanosleep" or (item.parts[0] == "ld" and strong)
-        locks = item.parts[0] == "atom" and (
-            "exch" in item.parts or ("cas" in item.parts and item.operands[2] not in written)
-        )
-        if polls or locks:
-            raise UnsupportedError(
-                f"the native engine cannot wait for other threads in a loop yet: {item.where}"
-            )
-
-
-def _refuse_other_barriers(last, threads):
+def is_for_whole_block(last, threads):
+    """Does the barrier `last` wait for all threads of a block of `threads`, under number 0?"""
     if last.parts[0] == "grid":
-        raise UnsupportedError(f"the native engine cannot wait for a whole grid yet: {last.where}")
+        return False
     numbers = last.operands[1:-1] if "red" in last.parts else last.operands
-    for number, only in zip(numbers, (0, threads), strict=False):
-        if not isinstance(number, Constant) or number.value != only:
-            raise UnsupportedError(
-                f"the native engine knows no barrier but the one for the whole block: {last.where}"
-            )
+    wanted = zip(numbers, (0, threads), strict=False)
+    return all(isinstance(n, Constant) and n.value == only for n, only in wanted)
 
 
 def _reduces(block):
