@@ -87,8 +87,8 @@ MUTATIONS = (
         split,
     ),
     Mutation(
-        "query heads tiled over key heads, not repeated", "zerfoo_numba.kernels.attention",
-        "kh = uint32(h // uint32(H // KH))", "kh = uint32(h % KH)", logits,
+        "query heads tiled over key heads, not repeated", "zerfoo_numba.kernels.attention_tile",
+        "madd(kh, G, h)", "madd(h, uint32(H // G), kh)", logits,
     ),
     Mutation(
         "K-quant nibbles interleaved 2j, 2j+1", "zerfoo_numba.quant.kquants",
@@ -106,15 +106,15 @@ MUTATIONS = (
         "position[0] = following", "pass", greedy,
     ),
     Mutation(
-        "window one too wide", "zerfoo_numba.kernels.attention",
+        "window one too wide", "zerfoo_numba.kernels.attention_tile",
         "first, last = first_key(p, window), p",
         "first, last = uint32(max(first_key(p, window), uint32(1)) - uint32(1)), p", logits,
     ),
     Mutation(
-        "window one too narrow", "zerfoo_numba.kernels.attention",
+        "window one too narrow", "zerfoo_numba.kernels.attention_tile",
         "first, last = first_key(p, window), p",
         "last, passed = p, uint32(window != uint32(0) and p >= window)\n"
-        "        first = uint32(first_key(p, window) + passed)",
+        "    first = uint32(first_key(p, window) + passed)",
         logits,
     ),
     Mutation(
@@ -131,11 +131,9 @@ MUTATIONS = (
         "kh, first_head = uint32(pair // tiles)", "kh, first_head = uint32(0)", split,
     ),
     Mutation(
-        "a prefill that sees the future", "zerfoo_numba.kernels.attention",
-        "norm = walk(mine, total, k_cache, v_cache, kh, KH, HD, VD, first, last, rows",
-        "last = uint32(last + uint32(3))\n"
-        "        norm = walk(mine, total, k_cache, v_cache, kh, KH, HD, VD, first, last, rows",
-        logits,
+        "a prefill that sees the future", "zerfoo_numba.kernels.attention_tile",
+        "first, last = first_key(p, window), p",
+        "first, last = first_key(p, window), uint32(p + uint32(3))", logits,
     ),
     Mutation(
         "no epsilon in the norm", "zerfoo_numba.kernels.rmsnorm",
@@ -264,8 +262,10 @@ def install(monkeypatch, mutation, module):
     elif mutation.module.startswith("zerfoo_numba.quant."):
         for name, layout in module.LAYOUTS.items():
             monkeypatch.setitem(quant.QUANTS, name, quant.Quant(name, *layout))
-        for kernels in (matvec.make_matvec_kernel1, embed.make_embed_kernel1):
+        for kernels in (matvec.make_matvec_kernel2, embed.make_embed_kernel1):
             kernels.cache_clear()
+    elif short == "attention_tile":
+        monkeypatch.setattr(attention, "make_prefill_kernel2", module.make_prefill_kernel2)
     elif short == "attention_decode":
         monkeypatch.setattr(attention, short, module)
     else:
@@ -277,7 +277,7 @@ def install(monkeypatch, mutation, module):
 def clean_kernels():
     """Kernels built around a mutant must not outlive the test."""
     yield
-    matvec.make_matvec_kernel1.cache_clear()
+    matvec.make_matvec_kernel2.cache_clear()
     embed.make_embed_kernel1.cache_clear()
 
 

@@ -145,7 +145,8 @@ MUTATIONS = (
     ),
     Mutation(
         "values of each layer its own", "zerfoo_numba.mixers_rwkv",
-        "more = (mix, first) if i > 0 else ()", "more = ()", on(layers, "rwkv7"),
+        'more = self.heads(b["mix"], b["first_v"]) if i > 0 else ()', "more = ()",
+        on(layers, "rwkv7"),
     ),
     Mutation(
         "unused v0, v1, v2 of the first layer used", "zerfoo_numba.mixers_rwkv",

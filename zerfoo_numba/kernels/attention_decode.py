@@ -61,11 +61,11 @@ def make_join(tile, parts):
 
 def make_load_queries(tile, parts):
     @device
-    def load_queries(mine, totals, q, kh, first_head, G, HD, scale):
+    def load_queries(mine, totals, q, q_head, first_head, G, HD, scale):
         for h in range(tile):
             # Past the last head the tile repeats it; only the store is guarded.
             head = min(uint32(first_head + uint32(h)), uint32(G - uint32(1)))
-            at = uint32(madd(kh, G, head) * HD)
+            at = uint32(uint32(q_head + head) * HD)
             for j in range(parts):
                 d = uint32(lane_id() + uint32(32 * j))
                 mine[h * parts + j] = q[uint32(at + d)] * scale if d < HD else float32(0.0)
@@ -80,14 +80,21 @@ def parts_of(count, part):
     return uint32(uint32(count + uint32(part - uint32(1))) // part)
 
 
-def make_piece(keys):
-    @device
-    def piece(seen, splits, least):
-        """Keys of each warp but the last, so that all warps reach: a multiple of `keys`."""
-        together = uint32(uint32(splits * uint32(WARPS)) * uint32(keys))
-        return max(least, uint32(parts_of(seen, together) * uint32(keys)))
+def make_share(tile):
+    keys = keys_at_once(tile)
 
-    return piece
+    @device
+    def share(position, window, least):
+        """(the block's first key, the key after the last of all, the keys seen, those of each warp
+        but the last): as many for a warp, a multiple of `keys`, that all warps reach."""
+        oldest = first_key(position[0], window)
+        end = uint32(position[0] + uint32(1))
+        seen = uint32(end - oldest)
+        together = uint32(uint32(uint32(cuda.gridDim.y) * uint32(WARPS)) * uint32(keys))
+        each = max(least, uint32(parts_of(seen, together) * uint32(keys)))
+        return madd(uint32(cuda.blockIdx.y), uint32(each * uint32(WARPS)), oldest), end, seen, each
+
+    return share
 
 
 @device
@@ -110,12 +117,12 @@ def make_walk_piece(tile, parts, k_type, v_type):
 
     @device
     def walk_piece(
-        totals, tops, norms, q, k_cache, v_cache, kh, first_head, G, KH, HD, VD, key, stop, rows,
-        scale, cap,
+        totals, tops, norms, q, q_head, k_cache, v_cache, kh, first_head, G, KH, HD, VD, key, stop,
+        rows, scale, cap,
     ):  # fmt: skip
         """One warp's keys; what comes out, into its place in shared memory."""
         mine, total = cuda.local.array(held, float32), cuda.local.array(held, float32)
-        load_queries(mine, total, q, kh, first_head, G, HD, scale)
+        load_queries(mine, total, q, q_head, first_head, G, HD, scale)
         top, norm = walk(mine, total, k_cache, v_cache, kh, KH, HD, VD, key, stop, rows, cap)
         lane, warp = lane_id(), warp_id()
         for h in range(tile):
@@ -169,44 +176,33 @@ def make_finish(tile, parts):
     return finish
 
 
-@functools.cache
-def make_decode_kernel1(width, parts, tile, k_type, v_type):
-    """`tile` query heads of one KV head share a block; cache types by their names."""
-    padded, size, piece = 32 * parts, tile * 32 * parts, make_piece(keys_at_once(tile))
+def make_attend(tile, parts, k_type, v_type):
+    """`attend`: a block's share of the keys for a tile of heads; cache types by their names. The
+    heads of the block's KV head begin at `q_head` of those in q."""
+    padded, size = 32 * parts, tile * 32 * parts
     walk_piece = make_walk_piece(tile, parts, CACHE_TYPES[k_type], CACHE_TYPES[v_type])
     leave, finish = make_leave(tile, parts), make_finish(tile, parts)
     rooms, slots = WARPS * size, WARPS * tile
 
-    @cuda.jit
-    def attention_decode_kernel1(
-        out, q, k_cache, v_cache, position, partials, tickets,
-        G, KH, HD, VD, rows, least, scale, window, cap,
+    @device
+    def attend(
+        out, q, q_head, k_cache, v_cache, partials, tickets, kh, first_head, G, KH, HD, VD, rows,
+        first, end, seen, each, scale, cap,
     ):  # fmt: skip
         totals = cuda.shared.array(rooms, float32)
         tops, norms = cuda.shared.array(slots, float32), cuda.shared.array(slots, float32)
-        if width:
-            HD, VD = uint32(width), uint32(width)
         pair, split = uint32(cuda.blockIdx.x), uint32(cuda.blockIdx.y)
-        tiles = parts_of(G, uint32(tile))
-        kh, first_head = uint32(pair // tiles), uint32(uint32(pair % tiles) * uint32(tile))
-        oldest = first_key(position[0], window)
-        end = uint32(position[0] + uint32(1))
-        seen, splits = uint32(end - oldest), uint32(cuda.gridDim.y)
-        each = piece(seen, splits, least)
-        of_block = uint32(each * uint32(WARPS))
-        first = madd(split, of_block, oldest)
-        if first >= end:
-            return
+        splits = uint32(cuda.gridDim.y)
         key = madd(warp_id(), each, first)
         if key < end:
             stop = min(uint32(key + each), end)
             walk_piece(
-                totals, tops, norms, q, k_cache, v_cache, kh, first_head, G, KH, HD, VD, key, stop,
-                rows, scale, cap,
+                totals, tops, norms, q, q_head, k_cache, v_cache, kh, first_head, G, KH, HD, VD,
+                key, stop, rows, scale, cap,
             )  # fmt: skip
         cuda.syncthreads()
         busy = min(uint32(WARPS), parts_of(uint32(end - first), each))
-        used = parts_of(seen, of_block)
+        used = parts_of(seen, uint32(each * uint32(WARPS)))
         live = uint32(min(uint32(tile), uint32(G - first_head)) * uint32(padded))
         to, zero = uint32(madd(kh, G, first_head) * VD), uint32(0)
         if used == uint32(1):
@@ -220,6 +216,31 @@ def make_decode_kernel1(width, parts, tile, k_type, v_type):
             finish(out, to, VD, partials, at, partials, tops_at, partials, norms_at, used, live)
             if uint32(cuda.threadIdx.x) == zero:
                 tickets[pair] = zero
+
+    return attend
+
+
+@functools.cache
+def make_decode_kernel1(width, parts, tile, k_type, v_type):
+    """`tile` query heads of one KV head share a block."""
+    share, attend = make_share(tile), make_attend(tile, parts, k_type, v_type)
+
+    @cuda.jit
+    def attention_decode_kernel1(
+        out, q, k_cache, v_cache, position, partials, tickets,
+        G, KH, HD, VD, rows, least, scale, window, cap,
+    ):  # fmt: skip
+        if width:
+            HD, VD = uint32(width), uint32(width)
+        pair, tiles = uint32(cuda.blockIdx.x), parts_of(G, uint32(tile))
+        kh, first_head = uint32(pair // tiles), uint32(uint32(pair % tiles) * uint32(tile))
+        first, end, seen, each = share(position, window, least)
+        if first >= end:
+            return
+        attend(
+            out, q, uint32(kh * G), k_cache, v_cache, partials, tickets, kh, first_head, G, KH, HD,
+            VD, rows, first, end, seen, each, scale, cap,
+        )  # fmt: skip
 
     return attention_decode_kernel1
 

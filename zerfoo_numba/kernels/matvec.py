@@ -2,7 +2,9 @@
 
 weight (N, K) in any block format, x (T, K), out (T, N), bias (N,) or absent, float32.
 Reference: reference.quant.dequantize(weight) @ x.
-version 1: one warp per row; a lane decodes every 32nd element, its partial sums meet by shuffles.
+version 2: one warp per row; it fetches a run of blocks into shared memory, every sector once, and a
+lane decodes every 32nd element from there; the lanes' sums meet by shuffles. A format without
+blocks (F32, F16, BF16) is decoded where it lies.
 matmul is the same kernel with a tile of tokens, so that a weight is decoded once per tile. A row's
 sum is made in the same order in both: prefill and decode agree bit for bit.
 """
@@ -11,23 +13,75 @@ import functools
 
 import numpy as np
 from numba import cuda
-from numba.cuda.types import float32, uint32
+from numba.cuda.types import float32, uint8, uint32, uint64
 
 from zerfoo_numba.kernels import Cost, blocks
-from zerfoo_numba.kernels.warp import lane_id, madd, warp_id, warp_sum
+from zerfoo_numba.kernels.warp import FULL, lane_id, madd, warp_id, warp_sum
+from zerfoo_numba.ptx.instructions import byte_load, byte_store
 from zerfoo_numba.quant import QUANTS
 
 WARPS = 4
 TILE = 8
+RUN_BYTES = 2048  # of a row at once, or a little more
+SECTOR = 32  # bytes
+
+load_word, store_word, load_byte = byte_load(uint32), byte_store(uint32), byte_load(uint8)
+device = cuda.jit(device=True, forceinline=True)
+
+
+def run_of(quant):
+    """Blocks of a run: whole sectors of them, as blocks of an even number of bytes go."""
+    return 16 * max(1, RUN_BYTES // (16 * quant.block_bytes))
+
+
+@device
+def fetch(room, place, weight, start, end):
+    """Bytes start to end of the weight into `room`, from byte `place` on, by the sectors they are
+    in; what byte `start` became."""
+    aligned = uint64(start & ~uint64(SECTOR - 1))
+    before = uint32(start - aligned)
+    count = uint32(uint32(end - start) + before)
+    at = uint32(uint32(4) * lane_id())
+    while at < count:
+        if uint32(at + uint32(4)) > before:
+            if uint32(at + uint32(4)) <= count:
+                word = load_word(weight, uint64(aligned + uint64(at)))
+                store_word(room, uint64(uint32(place + at)), word)
+            else:
+                byte = at
+                while byte < count:
+                    room[uint32(place + byte)] = load_byte(weight, uint64(aligned + uint64(byte)))
+                    byte = uint32(byte + uint32(1))
+        at = uint32(at + uint32(128))
+    return uint32(place + before)
+
+
+@device
+def fetched(room, weight):
+    return room
+
+
+@device
+def leave(room, place, weight, start, end):
+    return uint32(start)
+
+
+@device
+def left(room, weight):
+    return weight
 
 
 @functools.cache
-def make_matvec_kernel1(type_name, tile):
+def make_matvec_kernel2(type_name, tile):
     quant = QUANTS[type_name]
-    decode, size, width = quant.decode, quant.block_size, quant.block_bytes
+    bring, source = (leave, left) if quant.block_size == 1 else (fetch, fetched)
+    decode, size, width, run = quant.decode, quant.block_size, quant.block_bytes, run_of(quant)
+    room_of_warp = blocks(run * width + SECTOR, SECTOR) * SECTOR
+    rooms = WARPS * room_of_warp
 
     @cuda.jit
-    def matvec_kernel1(out, weight, x, bias, N, K, T, biased):
+    def matvec_kernel2(out, weight, x, bias, N, K, T, biased):
+        room = cuda.shared.array(rooms, uint8)
         lane = lane_id()
         row = madd(uint32(cuda.blockIdx.x), uint32(WARPS), warp_id())
         first = uint32(uint32(cuda.blockIdx.y) * uint32(tile))
@@ -35,19 +89,27 @@ def make_matvec_kernel1(type_name, tile):
             total = cuda.local.array(tile, float32)
             for j in range(tile):
                 total[j] = float32(0.0)
-            row_block = uint32(row * uint32(K // uint32(size)))
-            start = uint32(0)
+            place = uint32(warp_id() * uint32(room_of_warp))
+            row_bytes = uint64(uint32(uint32(K // uint32(size)) * uint32(width)))
+            byte, start = uint64(uint64(row) * row_bytes), uint32(0)
             while start < K:
-                k = uint32(start + lane)
-                if k < K:
-                    block = uint32(row_block + uint32(k // uint32(size)))
-                    offset = uint32(block * uint32(width))
-                    value = decode(weight, offset, uint32(k % uint32(size)))
-                    for j in range(tile):
-                        # Past the last token the tile repeats it; only the store is guarded.
-                        t = min(uint32(first + uint32(j)), uint32(T - uint32(1)))
-                        total[j] += value * x[madd(uint32(t), K, k)]
-                start = uint32(start + uint32(32))
+                count = min(uint32(run * size), uint32(K - start))
+                end = uint64(byte + uint64(uint32(uint32(count // uint32(size)) * uint32(width))))
+                begin = bring(room, place, weight, byte, end)
+                cuda.syncwarp(FULL)
+                passed = uint32(0)
+                while passed < count:
+                    k = uint32(passed + lane)
+                    if k < count:
+                        offset = madd(uint32(k // uint32(size)), uint32(width), begin)
+                        value = decode(source(room, weight), offset, uint32(k % uint32(size)))
+                        for j in range(tile):
+                            # Past the last token the tile repeats it; only the store is guarded.
+                            t = min(uint32(first + uint32(j)), uint32(T - uint32(1)))
+                            total[j] += value * x[madd(uint32(t), K, uint32(start + k))]
+                    passed = uint32(passed + uint32(32))
+                cuda.syncwarp(FULL)
+                byte, start = end, uint32(start + count)
             for j in range(tile):
                 result = warp_sum(total[j])
                 t = uint32(first + uint32(j))
@@ -56,7 +118,7 @@ def make_matvec_kernel1(type_name, tile):
                         result += bias[row]
                     out[madd(t, N, row)] = result
 
-    return matvec_kernel1
+    return matvec_kernel2
 
 
 def matmul(device, out, weight, x, bias=None):
@@ -67,7 +129,7 @@ def matmul(device, out, weight, x, bias=None):
     sizes = (np.uint32(N), np.uint32(K), np.uint32(T), np.uint32(bias is not None))
     args = (out, weight.data, x, x if bias is None else bias, *sizes)
     grid = (blocks(N, WARPS), blocks(T, tile))
-    device.launch(make_matvec_kernel1(weight.type, tile), grid, 32 * WARPS, args)
+    device.launch(make_matvec_kernel2(weight.type, tile), grid, 32 * WARPS, args)
 
 
 def cost(T, N, K, type_name):

@@ -18,7 +18,7 @@ from numba.cuda.types import float32, uint32, uint64
 from zerfoo_numba.kernels import Cost, activation, blocks, matvec_int8
 from zerfoo_numba.kernels.matvec_int8 import WARPS_MOST, chunks_ahead, deal, make_dot, make_store
 from zerfoo_numba.kernels.quantize import padded
-from zerfoo_numba.kernels.warp import lane_id, madd, warp_id
+from zerfoo_numba.kernels.warp import FULL, lane_id, madd, warp_id
 from zerfoo_numba.quant.packed import LANES_PER_ROW, LAYOUTS, ROWS
 
 device = cuda.jit(device=True, forceinline=True)
@@ -37,25 +37,38 @@ GROUPS = (
 )
 
 
-def make_sum(type_name):
-    """`row_sum`: a lane's part of the sums of a group of rows, over the warps that share it."""
+def make_part(type_name):
+    """`row_part`: a lane's part of the sums of a group of rows, of `part` chunks from `step` on."""
     layout, dot = LAYOUTS[type_name], make_dot(type_name, 1)
-    size, row_part = layout.chunk_bytes, LANES_PER_ROW * layout.units
+    size, blocks_of_chunk = layout.chunk_bytes, LANES_PER_ROW * layout.units
 
     @device
-    def row_sum(weight, x, x_scales, group, steps, part, row_blocks, partial):
-        thread, lane = uint32(cuda.threadIdx.x), lane_id()
-        step, total = uint32(warp_id() * part), cuda.local.array(1, float32)
+    def row_part(weight, x, x_scales, group, steps, step, part, row_blocks):
+        lane, total = lane_id(), cuda.local.array(1, float32)
         total[0] = float32(0.0)
         if step < steps:
             count = min(part, uint32(steps - step))
             chunk = uint64(uint64(madd(group, steps, step)) * uint64(size))
-            block = uint64(madd(step, uint32(row_part), uint32(lane & uint32(3))))
+            block = uint64(madd(step, uint32(blocks_of_chunk), uint32(lane & uint32(3))))
             one, first = uint32(1), uint32(0)
             dot(total, weight, chunk, lane, x, x_scales, block, count, first, row_blocks, one)
+        return total[0]
+
+    return row_part
+
+
+def make_sum(type_name):
+    """`row_sum`: a lane's part of the sums of a group of rows, over the warps that share it."""
+    row_part = make_part(type_name)
+
+    @device
+    def row_sum(weight, x, x_scales, group, steps, part, row_blocks, partial):
+        thread, lane = uint32(cuda.threadIdx.x), lane_id()
+        step = uint32(warp_id() * part)
+        total = row_part(weight, x, x_scales, group, steps, step, part, row_blocks)
         if uint32(cuda.blockDim.x) == uint32(32):
-            return total[0]
-        partial[thread] = total[0]
+            return total
+        partial[thread] = total
         cuda.syncthreads()
         value, at = float32(0.0), lane
         while at < uint32(cuda.blockDim.x):
@@ -100,6 +113,13 @@ def make_matvec_group_kernel1(types):
     return matvec_group_kernel1
 
 
+@device
+def over_lanes(value):
+    """The sum over the four lanes of a row."""
+    value += cuda.shfl_xor_sync(FULL, value, 1)
+    return value + cuda.shfl_xor_sync(FULL, value, 2)
+
+
 @functools.cache
 def make_matvec_gated_kernel1(gate_type, up_type, kind):
     gate_sum, up_sum, act, room = (
@@ -108,11 +128,6 @@ def make_matvec_gated_kernel1(gate_type, up_type, kind):
         ACTS[kind],
         32 * WARPS_MOST,
     )
-
-    @device
-    def whole(value):
-        value += cuda.shfl_xor_sync(0xFFFFFFFF, value, 1)
-        return value + cuda.shfl_xor_sync(0xFFFFFFFF, value, 2)
 
     @cuda.jit
     def matvec_gated_kernel1(
@@ -126,7 +141,7 @@ def make_matvec_gated_kernel1(gate_type, up_type, kind):
         if warp_id() == uint32(0):
             lane = lane_id()
             row = madd(group, uint32(ROWS), uint32(lane >> uint32(2)))
-            a, b = whole(a), whole(b)
+            a, b = over_lanes(a), over_lanes(b)
             if uint32(lane & uint32(3)) == uint32(0) and row < N:
                 if uint32(biased & uint32(1)) != uint32(0):
                     a += gate_bias[row]
@@ -137,35 +152,43 @@ def make_matvec_gated_kernel1(gate_type, up_type, kind):
     return matvec_gated_kernel1
 
 
-def _dealt(weights):
-    """(warps of a block, the parts of each weight)."""
-    dealt = [deal(w.rows, w.steps, chunks_ahead(w.type, 1)) for w in weights]
-    return max(warps for warps, _ in dealt), [part for _, part in dealt]
+def dealt(weights):
+    """(warps of a row, the parts of each weight)."""
+    shares = [deal(w.rows, w.steps, chunks_ahead(w.type, 1)) for w in weights]
+    return max(warps for warps, _ in shares), [part for _, part in shares]
+
+
+def of_three(outs, weights, biases, parts, absent):
+    """Outputs, weights and biases, then rows, chunks of a row and parts, as a kernel of up to three
+    matrices takes them; the buffer `absent` stands for a bias that is not there."""
+    buffers = [absent if bias is None else bias for bias in biases]
+    columns = [list(outs), [w.data for w in weights], buffers]
+    arrays = [a for column in columns for a in (column + 2 * column[-1:])[:3]]
+    columns = [[w.rows for w in weights], [w.steps for w in weights], parts]
+    return arrays, [n for column in columns for n in [*column, 0, 0][:3]]
+
+
+def flags(biases):
+    return sum(1 << i for i, bias in enumerate(biases) if bias is not None)
 
 
 def matvec_group(device, outs, weights, x, biases):
     """Two or three PackedWeights of as many columns; `x` QuantizedRows of one row; of the `biases`
     each may be None."""
-    warps, parts = _dealt(weights)
-    flags = sum(1 << i for i, bias in enumerate(biases) if bias is not None)
+    warps, parts = dealt(weights)
     groups = sum(blocks(w.rows, ROWS) for w in weights)
     kernel = make_matvec_group_kernel1(tuple([*(w.type for w in weights), None][:3]))
-    fill = [0] * (3 - len(weights))
-    buffers = [x.scales if bias is None else bias for bias in biases]
-    columns = [list(outs), [w.data for w in weights], buffers]
-    arrays = [a for column in columns for a in (column + column[-1:])[:3]]
-    rows, steps = [w.rows for w in weights] + fill, [w.steps for w in weights] + fill
-    sizes = (*rows, *steps, *parts, *fill, padded(weights[0].columns) // 32, flags)
+    arrays, sizes = of_three(outs, weights, biases, parts, x.scales)
+    sizes += [padded(weights[0].columns) // 32, flags(biases)]
     args = (*arrays, x.data, x.scales, *(np.uint32(n) for n in sizes))
     device.launch(kernel, groups, 32 * warps, args)
 
 
 def matvec_gated(device, out, gate, up, x, biases, kind):
     """`gate` and `up` PackedWeights of the same shape; `biases` theirs, each may be None."""
-    warps, parts = _dealt((gate, up))
-    flags = sum(1 << i for i, bias in enumerate(biases) if bias is not None)
+    warps, parts = dealt((gate, up))
     buffers = [x.scales if bias is None else bias for bias in biases]
-    sizes = (gate.rows, gate.steps, up.steps, *parts, padded(gate.columns) // 32, flags)
+    sizes = (gate.rows, gate.steps, up.steps, *parts, padded(gate.columns) // 32, flags(biases))
     args = (out, gate.data, up.data, *buffers, x.data, x.scales, *(np.uint32(n) for n in sizes))
     kernel = make_matvec_gated_kernel1(gate.type, up.type, kind)
     device.launch(kernel, blocks(gate.rows, ROWS), 32 * warps, args)

@@ -46,39 +46,47 @@ def magnitude(x):
     return int32(bits_from_f32(x) & uint32(0x7FFFFFFF))
 
 
+@cuda.jit(device=True, forceinline=True)
+def store_four(data, scales, four, at, scales_at, a, b, c, d):
+    """Elements a, b, c, d, number `four` of such fours of a row: into word `at`, and their block's
+    scales into the row that begins at `scales_at`. A warp has 32 fours one after another."""
+    lane = lane_id()
+    # Magnitudes compare as their bits do; a block of zeros has a scale of zero all the same.
+    bits = max(max(magnitude(a), magnitude(b)), max(magnitude(c), magnitude(d)))
+    for distance in (1, 2):
+        bits = max(bits, int32(cuda.shfl_xor_sync(FULL, bits, distance)))
+    largest = f32_from_bits(uint32(bits))
+    inverse = float32(127.0) * rcp(f32_from_bits(uint32(max(bits, int32(LEAST)))))
+    word = uint32(round_to_i32(a * inverse) & int32(255))
+    word = uint32(word | uint32(uint32(round_to_i32(b * inverse) & int32(255)) << uint32(8)))
+    word = uint32(word | uint32(uint32(round_to_i32(c * inverse) & int32(255)) << uint32(16)))
+    word = uint32(word | uint32(uint32(round_to_i32(d * inverse)) << uint32(24)))
+    data[at] = word
+    total = dp4a_s8(int32(word), int32(0x01010101), int32(0))
+    total = int32(total + cuda.shfl_xor_sync(FULL, total, 1))
+    total = int32(total + cuda.shfl_xor_sync(FULL, total, 2))
+    scale = largest * float32(1.0 / 127.0)
+    if uint32(lane & uint32(1)) != uint32(0):
+        scale = scale * float32(total)
+    # Of the four lanes of a block two store each number, so that the warp stores one piece.
+    half = uint32(uint32(four >> uint32(2)) & uint32(1))
+    pair = uint32(uint32(four >> uint32(3)) << uint32(2))
+    number = uint32(uint32(uint32(lane & uint32(1)) << uint32(1)) | half)
+    scales[uint32(uint32(scales_at + pair) + number)] = scale
+
+
 @cuda.jit
 def quantize_kernel1(data, scales, x, K, P):
-    lane = lane_id()
     t = uint32(cuda.blockIdx.y)
     warp = madd(uint32(cuda.blockIdx.x), uint32(WARPS), warp_id())
-    four = madd(warp, uint32(32), lane)
+    four = madd(warp, uint32(32), lane_id())
     k = uint32(four << uint32(2))
     if uint32(k & uint32(0xFFFFFF80)) < P:
         a, b, c, d = float32(0.0), float32(0.0), float32(0.0), float32(0.0)
         if k < K:
             a, b, c, d = load_f32x4(x, uint64(uint64(madd(t, K, k)) << uint64(2)))
-        # Magnitudes compare as their bits do; a block of zeros has a scale of zero all the same.
-        bits = max(max(magnitude(a), magnitude(b)), max(magnitude(c), magnitude(d)))
-        for distance in (1, 2):
-            bits = max(bits, int32(cuda.shfl_xor_sync(FULL, bits, distance)))
-        largest = f32_from_bits(uint32(bits))
-        inverse = float32(127.0) * rcp(f32_from_bits(uint32(max(bits, int32(LEAST)))))
-        word = uint32(round_to_i32(a * inverse) & int32(255))
-        word = uint32(word | uint32(uint32(round_to_i32(b * inverse) & int32(255)) << uint32(8)))
-        word = uint32(word | uint32(uint32(round_to_i32(c * inverse) & int32(255)) << uint32(16)))
-        word = uint32(word | uint32(uint32(round_to_i32(d * inverse)) << uint32(24)))
-        data[madd(t, uint32(P >> uint32(2)), four)] = word
-        total = dp4a_s8(int32(word), int32(0x01010101), int32(0))
-        total = int32(total + cuda.shfl_xor_sync(FULL, total, 1))
-        total = int32(total + cuda.shfl_xor_sync(FULL, total, 2))
-        scale = largest * float32(1.0 / 127.0)
-        if uint32(lane & uint32(1)) != uint32(0):
-            scale = scale * float32(total)
-        # Of the four lanes of a block two store each number, so that the warp stores one piece.
-        half = uint32(uint32(four >> uint32(2)) & uint32(1))
-        pair = uint32(uint32(four >> uint32(3)) << uint32(2))
-        number = uint32(uint32(uint32(lane & uint32(1)) << uint32(1)) | half)
-        scales[uint32(madd(t, uint32(P >> uint32(3)), pair) + number)] = scale
+        at, scales_at = madd(t, uint32(P >> uint32(2)), four), uint32(t * uint32(P >> uint32(3)))
+        store_four(data, scales, four, at, scales_at, a, b, c, d)
 
 
 def padded(K):

@@ -183,6 +183,17 @@ def make_rope_kernel1(pairs, sectioned, q_norm, k_norm, k_type, v_type):
     return rope_kernel1
 
 
+def chosen(position, table, norm, weights, HD):
+    """(kinds of the norms, their weights' buffers, the steps between the rows of those; what of a
+    head is rotated; the turns), as the kernels take them. A buffer that is not there is another."""
+    kinds = [None if weight is None else norm for weight in weights]
+    strides = [HD if weight is not None and len(weight.shape) == 2 else 0 for weight in weights]
+    weights = [table.cos if weight is None else weight for weight in weights]  # never read
+    time, height = table.sections[:2] if table.turns is not None else (0, 0)
+    turns = position if table.turns is None else table.turns
+    return kinds, weights, strides, (table.dims, time, time + height), turns
+
+
 def qk_norm_rope_append(
     device, q, k, v, cache, position, table, norm="rms", weights=(None, None), eps=0.0
 ):
@@ -190,15 +201,10 @@ def qk_norm_rope_append(
     the norms of q and k, either (HD,) or (H, HD), each may be None: no norm."""
     T, H, HD = q.shape
     KH, VD = v.shape[1:]
-    kinds = [None if weight is None else norm for weight in weights]
+    kinds, weights, strides, rotated, turns = chosen(position, table, norm, weights, HD)
     kernel = make_rope_kernel1(table.pairs, table.turns is not None, *kinds, *cache.types)
-    strides = [HD if weight is not None and len(weight.shape) == 2 else 0 for weight in weights]
-    weights = [table.cos if weight is None else weight for weight in weights]  # never read
-    time, height = table.sections[:2] if table.turns is not None else (0, 0)
-    rotated = (table.dims, time, time + height)
     sizes = [np.uint32(n) for n in (H, KH, HD, VD, cache.rows, *rotated, *strides)]
     numbers = (np.float32(1.0 / HD), np.float32(eps))
-    turns = position if table.turns is None else table.turns
     arrays = (q, k, v, cache.k, cache.v, *weights, table.cos, table.sin, turns, position)
     device.launch(kernel, (H + 2 * KH, T), 32, (*arrays, *sizes, *numbers))
 

@@ -11,8 +11,9 @@ from zerfoo_numba.kernels import (
     activation,
     add,
     argmax,
-    attention,
+    attention_append,
     attention_decode,
+    attention_tile,
     conv,
     embed,
     experts_sum,
@@ -22,10 +23,13 @@ from zerfoo_numba.kernels import (
     low_rank,
     matmul,
     matmul_int8,
+    matmul_mma,
     matvec,
     matvec_experts,
     matvec_group,
     matvec_int8,
+    matvec_prologue,
+    nonfinite,
     pack,
     pool,
     quantize,
@@ -83,6 +87,7 @@ def standard_kernels():
     yield "scale_kernel1", activation.scale_kernel1, (F32, f, u)
     yield "argmax_kernel1", argmax.argmax_kernel1, (U32, U32, U32, F32, u, u)
     yield "advance_kernel1", argmax.advance_kernel1, (U32, u)
+    yield "nonfinite_kernel1", nonfinite.nonfinite_kernel1, (U32, F32, u)
     yield "sample_part_kernel1", sample_part.sample_part_kernel1, (*_SAMPLE_PART, u, u)
     yield "sample_join_kernel1", sample.sample_join_kernel1, (*_SAMPLE_JOIN, u, u)
     yield "quantize_kernel1", quantize.quantize_kernel1, (U32, F32, F32, u, u)
@@ -90,6 +95,8 @@ def standard_kernels():
     yield from _by_block_format()
     yield from _by_packed_layout()
     yield from _merged()
+    yield from _with_prologue()
+    yield from _with_append()
     yield from _by_cache_type()
     yield from _recurrent()
 
@@ -116,8 +123,8 @@ def _by_block_format():
     for name in QUANTS:
         yield f"embed_kernel1 {name}", embed.make_embed_kernel1(name), (F32, U8, U32, u, f)
         for tile in (1, matvec.TILE):
-            kernel = matvec.make_matvec_kernel1(name, tile)
-            yield f"matvec_kernel1 {name} tile {tile}", kernel, (F32, U8, F32, F32, u, u, u, u)
+            kernel = matvec.make_matvec_kernel2(name, tile)
+            yield f"matvec_kernel2 {name} tile {tile}", kernel, (F32, U8, F32, F32, u, u, u, u)
         kernel = matmul.make_matmul_kernel1(name)
         yield f"matmul_kernel1 {name}", kernel, (F32, U8, F32, F32, u, u, u, u, u)
 
@@ -134,6 +141,8 @@ def _by_packed_layout():
             yield f"matvec_int8_kernel2 {name} tile {tile} {warps}", kernel, args
         kernel = matmul_int8.make_matmul_int8_kernel1(name)
         yield f"matmul_int8_kernel1 {name}", kernel, (F32, U8, U32, F32, F32, u, u, u, u, u, u)
+        kernel = matmul_mma.make_matmul_mma_kernel1(name)
+        yield f"matmul_mma_kernel1 {name}", kernel, (F32, U8, U32, F32, F32, u, u, u, u, u)
 
 
 def _merged():
@@ -145,6 +154,32 @@ def _merged():
         kernel = matvec_group.make_matvec_gated_kernel1(gate, up, kind)
         args = (F32, U8, U8, F32, F32, U32, F32, *(u,) * 7)
         yield f"matvec_gated_kernel1 {kind} {gate} {up}", kernel, args
+
+
+def _with_prologue():
+    operand, last = (F32,) * 5, (f, f, u)
+    for types in (*matvec_prologue.SINGLES, *matvec_group.GROUPS):
+        kernel = matvec_prologue.make_matvec_prologue_kernel1(types)
+        args = (*(F32,) * 3, *(U8,) * 3, *(F32,) * 3, *operand, *(u,) * 15, *last)
+        yield f"matvec_prologue_kernel1 {' '.join(filter(None, types))}", kernel, args
+    for kind, (gate, up) in itertools.product(matvec_group.ACTS, matvec_group.GATED):
+        kernel = matvec_prologue.make_matvec_gated_prologue_kernel1(gate, up, kind)
+        args = (F32, U8, U8, F32, F32, *operand, *(u,) * 11, *last)
+        yield f"matvec_gated_prologue_kernel1 {kind} {gate} {up}", kernel, args
+
+
+def _with_append():
+    kv, types = Pointer(np.dtype("u2")), attention_decode.USUAL
+    args = (*(F32,) * 4, kv, kv, *(F32,) * 4, U32, U32, F32, U32, *(u,) * 12, *(f,) * 4)
+    for width, pairs, norm in attention_append.USUAL:
+        for tile in attention_decode.tiles(width // 32):
+            shape = (width, width // 32, tile, *types, pairs, False, norm, norm)
+            name = f"width {width} {pairs} {norm + ' norm ' if norm else ''}f16 tile {tile}"
+            yield (
+                f"attention_append_kernel1 {name}",
+                attention_append.make_append_kernel1(*shape),
+                args,
+            )
 
 
 def _rope_arguments(kv):
@@ -163,10 +198,9 @@ def _by_cache_type():
         yield f"rope_kernel1 half sections {cache.name}", kernel, _rope_arguments(kv)
         for width, parts in head_shapes():
             name = f"width {width or f'up to {32 * parts}'} {cache.name}"
-            for capped in (False, True):
-                kernel = attention.make_prefill_kernel1(width, parts, *types, capped)
-                args = (F32, F32, kv, kv, U32, U32, *(u,) * 5, f, u, u, f)
-                yield f"attention_prefill_kernel1 {name}{' capped' * capped}", kernel, args
+            kernel = attention_tile.make_prefill_kernel2(width, parts, *types)
+            args = (F32, F32, kv, kv, U32, U32, *(u,) * 6, f, u, u, f)
+            yield f"attention_prefill_kernel2 {name}", kernel, args
         for width, parts in attention_decode.kernel_shapes(types):
             name = f"width {width or f'up to {32 * parts}'} {cache.name}"
             for tile in attention_decode.tiles(parts):

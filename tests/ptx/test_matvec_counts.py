@@ -1,4 +1,4 @@
-"""What the integer matvec may cost, counted on its PTX: the limits that bench.quants reports on."""
+"""What a matvec may cost, counted on its PTX: the limits that bench.quants reports on."""
 
 import functools
 
@@ -44,6 +44,14 @@ def test_instructions_and_sectors_stay_within_the_limits(type_name):
         assert count.instructions_per_weight <= 1.04 * REACHED[type_name]
         assert 1 <= count.weight_bytes_requested <= SECTOR_LIMIT
         assert count.activation_bytes_requested < 0.6
+        assert count.bank_conflicts == 0
+
+
+@pytest.mark.parametrize("type_name", ["BF16", "Q5_0", "Q4_K", "Q6_K", "IQ3_S"])
+def test_the_float_path_asks_for_every_sector_once(type_name):
+    for shape in fitting(type_name)[:2]:
+        count = counter().count(type_name, "float", *shape)
+        assert 1 <= count.weight_bytes_requested <= 1.05
         assert count.bank_conflicts == 0
 
 
