@@ -35,6 +35,10 @@ class Draws:
         self.device.write(self.numbers, numbers)
         self.device.write(self.state, seeded(sampler.seed))
 
+    def back(self, count):
+        """Go on as after `count` draws since the start."""
+        self.device.write(self.state.view((1,), 2), np.array([count], np.uint32))
+
     def choose(self, step):
         """The token after `logits`, into tokens[0] and the history; `step` as in kernels/argmax."""
         walk = self.walk

@@ -13,17 +13,18 @@ class ExpertRoom:
     each, so that an expert is read once for all of a tile.
     """
 
-    def __init__(self, device, config, rows):
+    def __init__(self, maker, config, rows):
+        """`maker` as in `zerfoo_numba.arena`."""
         self.config, c = config.experts, config.experts
         slots = self.slots(config, rows)
         widths = {"x": config.D, "gate": c.F, "up": c.F, "act": c.F, "y": config.D}
-        self.slotted = {n: device.empty((slots, w), np.float32, n) for n, w in widths.items()}
+        self.slotted = _made(maker, {n: (slots, w) for n, w in widths.items()})
         widths = {"logits": c.E, "weights": c.U, "shared": config.D}
         widths |= dict.fromkeys(("shared_gate", "shared_up", "shared_act"), c.shared_F)
-        self.rows = {n: device.empty((rows, w), np.float32, n) for n, w in widths.items()}
+        self.rows = _made(maker, {n: (rows, w) for n, w in widths.items()})
         counts = {"experts": rows * c.U, "places": rows * c.U, "sources": slots}
         counts["tiles"] = max(1, slots // TILE)
-        self.ids = {n: device.empty(count, np.uint32, n) for n, count in counts.items()}
+        self.ids = _made(maker, {n: (count,) for n, count in counts.items()}, np.uint32)
 
     @staticmethod
     def slots(config, T):
@@ -35,15 +36,19 @@ class ExpertRoom:
 
     def at(self, T, S, tiles):
         """Views for T tokens in S slots."""
-        ids, pairs = self.ids, (T, self.config.U)
+        pairs = (T, self.config.U)
+        shapes = {"experts": pairs, "places": pairs, "sources": (S,), "tiles": (tiles,)}
         return {
             **{n: b.view((S, b.shape[1])) for n, b in self.slotted.items()},
             **{n: b.view((T, b.shape[1])) for n, b in self.rows.items()},
-            "experts": ids["experts"].view(pairs),
-            "places": ids["places"].view(pairs),
-            "sources": ids["sources"].view((S,)),
-            "tiles": ids["tiles"].view((tiles,)),
+            **{n: b.view(shapes[n]) for n, b in self.ids.items()},
         }
+
+
+def _made(maker, shapes, dtype=np.float32):
+    """The buffers of a mixture of experts that `maker` makes; the others no step uses."""
+    made = {n: maker.empty(shape, dtype, f"experts.{n}") for n, shape in shapes.items()}
+    return {n: b for n, b in made.items() if b is not None}
 
 
 def feed_forward(walk, i, b):
@@ -59,18 +64,15 @@ def feed_forward(walk, i, b):
 def dense(walk, blk, b):
     ops, kind = walk.ops, walk.config.spec.ffn
     names = [n for n in ("gate", "up") if f"{blk}ffn_{n}.weight" in walk.weights]
-    x = walk.operand(b["normed"], *(f"{blk}ffn_{name}" for name in names))
-    gated = "gate" in names
-    if gated and fusion.gate_up(walk, blk, b, x, kind):
-        walk.linear(b["result"], blk + "ffn_down", walk.operand(b["act"], blk + "ffn_down"))
-        return
-    for name in names:
-        walk.linear(b[name], f"{blk}ffn_{name}", x)
-    if gated:
-        ops.gated(b["act"], b["gate"], b["up"], kind)
-    else:
+    if "gate" not in names:
+        walk.product(b["up"], blk + "ffn_up", fusion.entry(walk, b["normed"]))
         ops.plain(b["act"], b["up"], kind)
-    walk.linear(b["result"], blk + "ffn_down", walk.operand(b["act"], blk + "ffn_down"))
+    elif not fusion.gate_up(walk, blk, b):
+        x = walk.operand(b["normed"], *(f"{blk}ffn_{name}" for name in names))
+        for name in names:
+            walk.linear(b[name], f"{blk}ffn_{name}", x)
+        ops.gated(b["act"], b["gate"], b["up"], kind)
+    walk.product(b["result"], blk + "ffn_down", b["act"])
     for name in names:
         ops.tap(f"{blk}ffn_{name}", b[name])
     ops.tap(blk + "ffn_act", b["act"])

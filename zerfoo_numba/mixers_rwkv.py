@@ -186,10 +186,10 @@ class Rwkv7(Rwkv):
 
     def recurrence(self, i, b, state, gated):
         blk, ops, vector = f"blk.{i}.", self.ops, self.weights.vector
-        names = ("wkv", "r", "k", "v", "w", "removal", "taken", "a", "mix", "first_v")
-        out, r, k, v, w, removal, taken, a, mix, first = self.heads(*(b[n] for n in names))
+        names = ("wkv", "r", "k", "v", "w", "removal", "taken", "a")
+        out, r, k, v, w, removal, taken, a = self.heads(*(b[n] for n in names))
         remove, renew = (vector(f"{blk}time_mix_k_{n}.weight") for n in "ka")
-        more = (mix, first) if i > 0 else ()
+        more = self.heads(b["mix"], b["first_v"]) if i > 0 else ()
         ops.wkv7_inputs(w, k, v, a, remove, renew, removal, taken, *more)
         for name, buffer in {"k": "k", "v": "v", "decay": "w", "removal": "removal"}.items():
             ops.tap(f"{blk}wkv_{name}", b[buffer])

@@ -8,6 +8,7 @@ that a decode step is the same list of launches every time.
 import numpy as np
 
 from zerfoo_numba import fusion
+from zerfoo_numba.arena import arrange
 from zerfoo_numba.cache import KVCache, RecurrentState
 from zerfoo_numba.feed_forward import ExpertRoom, feed_forward
 from zerfoo_numba.mixers import MIXERS
@@ -38,9 +39,8 @@ class Walk:
             self.cache = RecurrentState(device, config, kind.state_shapes(config))
         self.tables = RopeTables(device, {x.rope for x in config.layers}, context, gguf)
         self.pictures, self.spans = [], None  # images of the sequence; whom they see in this part
-        self.workspace = Workspace(device, config, self.chunk, kind and kind.widths(config))
+        self.deferred = None  # what the next product makes of x, where `normed` does not hold it
         self.mixer = kind and kind(self)
-        self.expert_room = ExpertRoom(device, config, self.chunk) if config.experts else None
         self.tokens = device.empty(self.chunk, np.uint32, "tokens")
         self.position = device.upload(np.zeros(1, np.uint32), "position")
         # The ids of the sequence, given or chosen here: history[p] is that at position p.
@@ -48,6 +48,14 @@ class Walk:
         self.logits = device.empty((1, config.V), np.float32, "logits")
         self.head = "output" if "output.weight" in self.weights else "token_embd"
         self.weights.load()  # before the first token
+        self.plan = arrange(self, self.hold)
+
+    def hold(self, maker):
+        """The buffers between operations, by `maker`."""
+        c = self.config
+        widths = self.mixer and self.mixer.widths(c)
+        self.workspace = Workspace(maker, c, self.chunk, widths)
+        self.expert_room = ExpertRoom(maker, c, self.chunk) if c.experts else None
 
     def take(self, ids, position):
         """`ids` for the positions from `position` on: into `tokens`, and into the history."""
@@ -81,6 +89,7 @@ class Walk:
     def embed(self, T, start=None):
         """The first T of `tokens` to the residual stream x (T, D); where the host knows the
         position `start` of the first, images take their places."""
+        self.workspace.turned = False
         ops, config, x = self.ops, self.config, self.workspace.at(T)["x"]
         table = self.weights.matrix("token_embd.weight")
         ops.embed(x, table, self.tokens.view((T,)), config.embed_scale)
@@ -97,13 +106,15 @@ class Walk:
 
         `inputs` {"blk.3.input": (T, D)} replaces what those blocks would get.
         """
-        x, normed = (self.workspace.at(T)[n] for n in ("x", "normed"))
+        b = self.workspace.at(T)
         for i in range(self.config.L):
             replaced = (inputs or {}).get(f"blk.{i}.input")
             if replaced is not None:
-                self.ops.device.write(x, replaced)
+                self.ops.device.write(b["x"], replaced)
             if i == 0 or replaced is not None:
-                self.norm(normed, x, self.norm_names(i)[0])
+                name = self.norm_names(i)[0]
+                if not fusion.defer(self, b, fusion.qkv(f"blk.{i}."), name):
+                    self.norm(b["normed"], b["x"], name)
             if self.mixer is None:
                 self.block(i, T, cached)
             else:
@@ -134,15 +145,19 @@ class Walk:
         ops.tap(blk + "attn_norm", b["normed"])
         self.attention(i, b, T, cached)
         ops.tap(blk + "attn_out", b["result"])
-        self.post_norm(blk + "post_attention_norm", b)
-        self.scale_branch(b)
-        self.add_attention(i, b)
+        post, following = blk + "post_attention_norm", fusion.feed_forward(self, blk)
+        if not fusion.defer(self, b, following, self.norm_names(i)[1], post):
+            self.post_norm(post, b)
+            self.scale_branch(b)
+            self.add_attention(i, b)
         ops.tap(blk + "ffn_input", b["x"])
         ops.tap(blk + "ffn_norm", b["normed"])
         feed_forward(self, i, b)
-        self.post_norm(blk + "post_ffw_norm", b)
-        self.scale_branch(b)
-        self.add_norm(normed, b["x"], b["result"], self.following(i))
+        post, following = blk + "post_ffw_norm", fusion.following(self, i)
+        if not fusion.defer(self, b, following, self.following(i), post):
+            self.post_norm(post, b)
+            self.scale_branch(b)
+            self.add_norm(normed, b["x"], b["result"], self.following(i))
         ops.tap(blk + "output", b["x"])
 
     def add_attention(self, i, b):
@@ -159,37 +174,21 @@ class Walk:
     def attention(self, i, b, T, cached):
         ops, config = self.ops, self.config
         blk, layer = f"blk.{i}.", config.layers[i]
-        x = self.operand(b["normed"], *(f"{blk}attn_{name}" for name in "qkv"))
-        fusion.attention_products(self, blk, b, x)
+        fusion.attention_products(self, blk, b)
         q = b["q"].view((T, config.H, config.HD))
         k = b["k"].view((T, config.KH, config.HD))
         v = b["v"].view((T, config.KH, config.VD))
         norms = [self.head_norm(b[n], f"{blk}attn_{n}_norm") for n in "qk"]
-        norms = fusion.head_norms(self, q, k, norms)
         cache, table = self.cache.layers[i], self.tables[layer.rope]
-        ops.qk_norm_rope_append(
-            q, k, v, cache, self.position, table, config.spec.norm, norms, config.eps
-        )
         out = b["attn"].view((T, config.H, config.VD))
-        ops.attention(
-            out,
-            q,
-            cache,
-            self.position,
-            config.attn_scale,
-            layer.window,
-            config.attn_softcap,
-            cached,
-            self.spans,
-        )
+        fusion.attend(self, layer, cache, table, q, k, v, out, norms, cached)
         ops.tap(blk + "q", q)
         if ops.taps is not None:
             start = int(ops.device.read(self.position)[0])
             k, v = self.cache.read(ops.device, i, start, T)
             ops.taps[blk + "k"], ops.taps[blk + "v"] = k, v
         ops.tap(blk + "attn", b["attn"])
-        x = self.operand(b["attn"], blk + "attn_output")
-        self.linear(b["result"], blk + "attn_output", x)
+        self.product(b["result"], blk + "attn_output", b["attn"])
 
     def head_norm(self, x, name):
         """The weight of a norm of every head of x (T, heads HD), which the rotation applies, or
@@ -244,6 +243,11 @@ class Walk:
         else:
             self.ops.matmul(out, weight, operand.x, bias)
 
+    def product(self, out, name, x):
+        """out = weight x + bias for x (T, K), or for what a Prologue makes of one token."""
+        if not fusion.single(self, out, name, x):
+            self.linear(out, name, self.operand(x, name))
+
     def post_norm(self, name, b):
         """The branch's result, normalised in place where the model has such a norm."""
         if name + ".weight" in self.weights:
@@ -260,7 +264,7 @@ class Walk:
         count = logits.shape[0]
         normed = self.workspace.buffers["normed"].view((count, self.config.D), row * self.config.D)
         self.ops.tap("result_norm", normed)
-        self.linear(logits, self.head, self.operand(normed, self.head))
+        self.product(logits, self.head, fusion.entry(self, normed))
         if self.config.logit_scale != 1:
             self.ops.scale(logits, self.config.logit_scale)
         if self.config.final_softcap is not None:

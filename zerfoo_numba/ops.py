@@ -12,14 +12,17 @@ from zerfoo_numba.kernels import (
     add,
     argmax,
     attention,
+    attention_append,
     embed,
     join,
     layernorm,
     matmul,
     matmul_int8,
+    matmul_mma,
     matvec,
     matvec_group,
     matvec_int8,
+    matvec_prologue,
     pool,
     quantize,
     rmsnorm,
@@ -108,8 +111,11 @@ class Ops(RecurrentOps, ExpertOps):
         self._record("quantize", quantize.cost, T=T, K=K)
 
     def matmul_int8(self, out, weight, x, bias=None):
-        wide = self.device.broadcasts and x.rows >= matmul_int8.FEWEST
-        way = matmul_int8 if wide else matvec_int8
+        way = matvec_int8
+        if self.device.broadcasts and x.rows >= matmul_int8.FEWEST:
+            way = matmul_int8
+        elif self.device.tensor_cores and x.rows >= matmul_mma.FEWEST:
+            way = matmul_mma
         way.matmul_int8(self.device, out, weight, x, bias)
         name = "matvec_int8" if x.rows == 1 else "matmul_int8"
         shape = {"T": x.rows, "N": weight.rows, "K": weight.columns}
@@ -128,6 +134,19 @@ class Ops(RecurrentOps, ExpertOps):
         shape = {"N": gate.rows, "K": gate.columns, "types": (gate.type, up.type)}
         self._record("matvec_gated", matvec_group.gated_cost, **shape)
 
+    def matvec_prologue(self, outs, weights, x, biases):
+        """outs[i] = weights[i] y + biases[i] for what the Prologue x makes of one token."""
+        matvec_prologue.matvec_prologue(self.device, outs, weights, x, biases)
+        shape = {"rows": tuple(w.rows for w in weights), "K": weights[0].columns}
+        shape |= {"types": tuple(w.type for w in weights), "steps": x.steps}
+        self._record("matvec_prologue", matvec_prologue.cost, **shape)
+
+    def matvec_gated_prologue(self, out, gate, up, x, biases, kind):
+        """out = act(gate y) (up y) for what the Prologue x makes of one token."""
+        matvec_prologue.matvec_gated_prologue(self.device, out, gate, up, x, biases, kind)
+        shape = {"N": gate.rows, "K": gate.columns, "types": (gate.type, up.type)}
+        self._record("matvec_gated_prologue", matvec_prologue.gated_cost, **shape, steps=x.steps)
+
     def qk_norm_rope_append(self, q, k, v, cache, position, table, norm, weights, eps):
         T, H, HD = q.shape
         KH, VD = v.shape[1:]
@@ -143,6 +162,15 @@ class Ops(RecurrentOps, ExpertOps):
         name = "attention_decode" if T == 1 else "attention_prefill"
         shape = {"T": T, "S": cached, "H": H, "KH": KH, "HD": HD, "VD": VD, "window": window}
         self._record(name, attention.cost, **shape, cache_types=cache.types)
+
+    def attention_append(self, out, q, k, v, cache, *more, scale, window, softcap, cached=0):
+        """Of one token: `qk_norm_rope_append` with the arguments `more`, and `attention`."""
+        attention_append.attention_append(
+            self.device, out, q, k, v, cache, *more, scale, window, softcap
+        )
+        (_, H, HD), (KH, VD) = q.shape, v.shape[1:]
+        shape = {"T": 1, "S": cached, "H": H, "KH": KH, "HD": HD, "VD": VD, "window": window}
+        self._record("attention_append", attention_append.cost, **shape, cache_types=cache.types)
 
     def vision_attention(self, out, q, k, v, spans, seen, scale):
         """Every patch attends to its span; `seen` counts the patches of all spans, for the

@@ -13,8 +13,10 @@ import pytest
 import zerfoo_numba
 from tests.ptx.cuda_on_stub import BODY, calls, parameter, register
 from zerfoo_numba.devices.cuda import CudaDevice
+from zerfoo_numba.devices.cuda_fetch import Copy
 from zerfoo_numba.ptx.compile import Pointer, compile_ptx
 from zerfoo_numba.ptx.emulator import Memory, load
+from zerfoo_numba.sampling import Sampler
 
 GOLDEN = Path(__file__).parent.parent / "parity" / "golden"
 STEPS = 4
@@ -85,3 +87,35 @@ def test_a_replayed_step_launches_nothing_but_the_graph(golden):
     assert calls("cuLaunchKernelEx") == before[0]
     assert calls("cuGraphLaunch") == before[1] + 3
     assert calls("cuMemAlloc") == before[2]
+
+
+@pytest.mark.parametrize("sampler", [None, Sampler(0.9, seed=4)], ids=["greedy", "sampled"])
+def test_the_next_step_is_launched_before_an_id_is_read(golden, monkeypatch, sampler):
+    path, ids = golden
+    model = zerfoo_numba.load_model(path, device=EmulatedGpu(), context=64, activation="float")
+    plain = zerfoo_numba.load_model(path, device="emulator", context=64, activation="float")
+    before, launched, result = calls("cuGraphLaunch"), [], Copy.result
+
+    def noting(copy):
+        launched.append(calls("cuGraphLaunch") - before)
+        return result(copy)
+
+    monkeypatch.setattr(Copy, "result", noting)
+    assert list(model.stream_ids(ids, 5, sampler)) == list(plain.stream_ids(ids, 5, sampler))
+    assert launched == [1, 2, 3, 4, 4]  # and no step whose id nobody asked for
+    places = calls("cuMemHostAlloc")
+    list(model.stream_ids(ids, 5, sampler))
+    assert calls("cuMemHostAlloc") == places
+
+
+def test_a_stream_that_ends_early_leaves_the_sequence_as_it_was_read(golden):
+    path, ids = golden
+    found = []
+    for device in (EmulatedGpu(), "emulator"):
+        model = zerfoo_numba.load_model(path, device=device, context=64, activation="float")
+        stream = model.stream_ids(ids, 20)
+        given = [next(stream) for _ in range(3)]
+        stream.close()
+        logits = model.decode(given[-1])
+        found.append((given, model.length, model.history(0, model.length), logits.tolist()))
+    assert found[0] == found[1]

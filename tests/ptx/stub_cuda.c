@@ -1,6 +1,7 @@
 /* A stand-in for libcuda.so.1: device memory is malloc, a stream runs at once, a kernel is a
  * function that the test registers. It keeps the rules that the `cuda` device must obey: what a
- * capture forbids, that capturing runs nothing, that a replay uses the parameters as captured.
+ * capture forbids, that capturing runs nothing, that a replay uses the parameters as captured, that
+ * a copy to page-locked memory has arrived when an event after it was waited for, and not before.
  * Signatures follow NVIDIA's CUDA Driver API reference.
  */
 #define _GNU_SOURCE
@@ -125,8 +126,10 @@ int cuStreamCreateWithPriority(Stream **stream, unsigned flags, int priority) {
     return SUCCESS;
 }
 int cuStreamDestroy(Stream *stream) { ENTER; free(stream); return SUCCESS; }
+static void land(int until);
 int cuStreamSynchronize(Stream *stream) {
     ENTER_CONTEXT;
+    land(1 << 30);
     return stream->graph ? CAPTURE_UNSUPPORTED : SUCCESS;
 }
 int cuStreamBeginCapture(Stream *stream, int mode) {
@@ -207,9 +210,15 @@ int cuGraphDestroy(Graph *graph) { ENTER; return destroy_graph(graph); }
 int cuGraphExecDestroy(Graph *executable) { ENTER; return destroy_graph(executable); }
 
 typedef struct { unsigned shape[7]; Stream *stream; void *attributes; unsigned count; } Config;
+typedef struct { int id, padding; union { char bytes[64]; int on; } value; } Attribute;
+static int programmatic_launches;
+int stub_programmatic_launches(void) { return programmatic_launches; }
 int cuLaunchKernelEx(const Config *config, Kernel *kernel, void **parameters, void **extra) {
     ENTER_CONTEXT;
     if (config->shape[6] > (unsigned)kernel->dynamic) return INVALID_VALUE;
+    const Attribute *attributes = config->attributes;
+    for (unsigned i = 0; i < config->count; i++)
+        programmatic_launches += attributes[i].id == 6 && attributes[i].value.on;
     Node node = {.kernel = kernel};
     memcpy(node.shape, config->shape, sizeof node.shape);
     for (int i = 0; i < kernel->count; i++)
@@ -273,18 +282,53 @@ int cuMemcpyHtoDAsync(uint64_t to, const void *from, size_t bytes, Stream *strea
     memcpy((void *)to, from, bytes);
     return SUCCESS;
 }
+/* Page-locked memory: a copy takes its source's contents now and lands later. */
+static int ticks;
+static struct { char *start; size_t bytes; } locked[NAMES];
+static struct { void *to; int tick; size_t bytes; char data[64]; } flying[NAMES];
+
+static void land(int until) {
+    for (int i = 0; i < NAMES; i++)
+        if (flying[i].to && flying[i].tick < until) {
+            memcpy(flying[i].to, flying[i].data, flying[i].bytes);
+            flying[i].to = NULL;
+        }
+}
+int cuMemHostAlloc(void **address, size_t bytes, unsigned flags) {
+    ENTER_UNSAFE;
+    int i = 0;
+    while (locked[i].start) i++;
+    *address = locked[i].start = memset(malloc(bytes), 0xAA, bytes), locked[i].bytes = bytes;
+    return SUCCESS;
+}
+int cuMemFreeHost(char *address) {
+    ENTER_UNSAFE;
+    for (int i = 0; i < NAMES; i++)
+        if (locked[i].start == address) locked[i].start = NULL;
+    free(address);
+    return SUCCESS;
+}
 int cuMemcpyDtoHAsync(void *to, uint64_t from, size_t bytes, Stream *stream) {
     ENTER_CONTEXT;
+    for (int i = 0; i < NAMES; i++)
+        if (locked[i].start && (char *)to >= locked[i].start &&
+            (char *)to < locked[i].start + locked[i].bytes) {
+            int free_place = 0;
+            while (flying[free_place].to) free_place++;
+            flying[free_place].to = to, flying[free_place].tick = ticks;
+            flying[free_place].bytes = bytes;
+            memcpy(flying[free_place].data, (void *)from, bytes);
+            return SUCCESS;
+        }
     memcpy(to, (void *)from, bytes);
     return SUCCESS;
 }
 
 /* Events: a clock that advances 5 ms with every record. */
 
-static int ticks;
 int cuEventCreate(int **event, unsigned flags) { ENTER; *event = malloc(sizeof(int)); return 0; }
 int cuEventRecord(int *event, Stream *stream) { ENTER_CONTEXT; *event = ++ticks; return SUCCESS; }
-int cuEventSynchronize(int *event) { ENTER_CONTEXT; return SUCCESS; }
+int cuEventSynchronize(int *event) { ENTER_CONTEXT; land(*event); return SUCCESS; }
 int cuEventElapsedTime(float *ms, int *a, int *b) { ENTER; *ms = 5.0f * (*b - *a); return 0; }
 int cuEventDestroy(int *event) { ENTER; free(event); return SUCCESS; }
 

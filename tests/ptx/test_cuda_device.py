@@ -1,4 +1,4 @@
-"""The `cuda` device without a GPU: the cases of two files, each run against a stub driver."""
+"""The `cuda` device without a GPU: the cases of three files, each run against a stub driver."""
 
 import os
 import re
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).parent
-FILES = [FOLDER / "cuda_on_stub.py", FOLDER / "cuda_model_on_stub.py"]
+FILES = [FOLDER / f"cuda_{part}on_stub.py" for part in ("", "copies_", "model_")]
 CASES = [name for file in FILES for name in re.findall(r"^def (test_\w+)", file.read_text(), re.M)]
 
 

@@ -29,6 +29,7 @@ class CpuDevice(Device):
     name = "cpu"
     chunk = 256
     attention_splits, attention_piece = 8, 64
+    tensor_cores = False
     broadcasts = True
 
     def __init__(self, threads=None, cc=(9, 0), target=None, progress=None):

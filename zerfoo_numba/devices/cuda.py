@@ -10,7 +10,9 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from zerfoo_numba.devices import Buffer, Device
+from zerfoo_numba.devices import Buffer, Device, cuda_dependent
+from zerfoo_numba.devices.cuda_errors import checked, mib, reason, reported
+from zerfoo_numba.devices.cuda_fetch import Landings
 from zerfoo_numba.errors import DeviceError, OutOfMemoryError
 from zerfoo_numba.ptx.compile import compile_ptx
 from zerfoo_numba.ptx.link import STATIC_SHARED_LIMIT, cubin, toolkit_version
@@ -22,23 +24,32 @@ REMEDY = "--device emulator runs the same kernels without a GPU"
 class CudaDevice(Device):
     """GPU number `ordinal` of those `CUDA_VISIBLE_DEVICES` leaves.
 
-    Raises DeviceError where there is no driver, no GPU, no CUDA libraries, or they do not match.
+    programmatic: a kernel is launched while the one before it ends, as `cuda_dependent` describes;
+    off where nobody asks, since that was not measured yet. Raises DeviceError where there is no
+    driver, no GPU, no CUDA libraries, or they do not match.
     """
 
     name = "cuda"
+    chunk = 512
+    ahead = 1
 
-    def __init__(self, ordinal=0):
+    def __init__(self, ordinal=0, programmatic=False):
         super().__init__()
         self._here = _open(ordinal)
         gpu = self._here.gpu
         self.cc = tuple(gpu.compute_capability)
+        self.tensor_cores = self.cc >= (8, 0)
         self.gpu_name = gpu.name
         version = self._here.driver.cuDriverGetVersion()
-        self._version = _checked(version, "the driver's version could not be read")
+        self._version = checked(version, "the driver's version could not be read")
         self._refuse_mismatch()
+        self.programmatic = programmatic
+        if programmatic:
+            cuda_dependent.require(self.gpu_name, self.cc, self._version)
         self._optin_bytes = gpu.properties.max_shared_memory_per_block_optin
         self._configs = {}
         self._capture = None
+        self._landings = Landings(self._here)
 
     @property
     def description(self):
@@ -62,7 +73,7 @@ class CudaDevice(Device):
 
     def memory_info(self):
         """(free, total) bytes of the GPU's memory."""
-        return _checked(self._here.driver.cuMemGetInfo(), "the GPU's memory could not be queried")
+        return checked(self._here.driver.cuMemGetInfo(), "the GPU's memory could not be queried")
 
     def allocate(self, nbytes, name, element):
         driver = self._here.driver
@@ -71,10 +82,10 @@ class CudaDevice(Device):
         if error == driver.CUresult.CUDA_ERROR_OUT_OF_MEMORY:
             free, total = self.memory_info()
             raise OutOfMemoryError(
-                f"{name or 'a buffer'} needs {_mib(nbytes)}, and {self.gpu_name} has {_mib(free)} "
-                f"free of {_mib(total)}; use a smaller context or a smaller model"
+                f"{name or 'a buffer'} needs {mib(nbytes)}, and {self.gpu_name} has {mib(free)} "
+                f"free of {mib(total)}; use a smaller context or a smaller model"
             )
-        _checked((error,), f"{_mib(nbytes)} for {name or 'a buffer'} could not be allocated")
+        checked((error,), f"{mib(nbytes)} for {name or 'a buffer'} could not be allocated")
         return int(address)
 
     def release(self, address):
@@ -98,11 +109,20 @@ class CudaDevice(Device):
         self._copy(copy, array.ctypes.data, buffer.address, buffer.nbytes)
         return array
 
-    def _copy(self, copy, destination, source, nbytes):
+    def fetch(self, buffer):
+        """The buffer's contents after everything launched so far, copied without waiting for it:
+        see `Device.fetch`."""
+        self._refuse_in_capture()
+        return self._landings.fetch(buffer)
+
+    def _refuse_in_capture(self):
         if self._capture is not None:
             raise DeviceError("memory cannot be read or written from the host inside a capture")
+
+    def _copy(self, copy, destination, source, nbytes):
+        self._refuse_in_capture()
         if nbytes:
-            _checked(copy(destination, source, nbytes, self._here.stream.handle), "a copy failed")
+            checked(copy(destination, source, nbytes, self._here.stream.handle), "a copy failed")
             self.synchronize()
 
     # Kernels.
@@ -113,13 +133,15 @@ class CudaDevice(Device):
 
         driver = self._here.driver
         ptx = compile_ptx(kernel, types, self.cc, shipped=False)
+        if self.programmatic:
+            ptx = cuda_dependent.waiting(ptx)
         code, usage = cubin(ptx)
-        with self._uncaptured(), _reported(f"kernel {ptx.entry} could not be loaded"):
+        with self._uncaptured(), reported(f"kernel {ptx.entry} could not be loaded"):
             module = ObjectCode.from_cubin(code, name=ptx.entry)
             loaded = module.get_kernel(ptx.entry)
             # Loading is lazy by default; now, not at a first launch that may be captured.
             handle = driver.CUkernel(int(loaded.handle))
-            _checked(driver.cuKernelGetFunction(handle), f"kernel {ptx.entry}")
+            checked(driver.cuKernelGetFunction(handle), f"kernel {ptx.entry}")
         return SimpleNamespace(kernel=loaded, name=ptx.entry, usage=usage, dynamic=0)
 
     def launch(self, kernel, grid, block, args, shared=0):
@@ -136,7 +158,8 @@ class CudaDevice(Device):
         config = self._configs.get((grid, block, shared))
         if config is None:
             sizes = [tuple(int(n) for n in size) for size in (grid, block)]
-            config = LaunchConfig(grid=sizes[0], block=sizes[1], shmem_size=int(shared))
+            more = {"programmatic_stream_serialization": True} if self.programmatic else {}
+            config = LaunchConfig(grid=sizes[0], block=sizes[1], shmem_size=int(shared), **more)
             self._configs[grid, block, shared] = config
         try:
             launch(stream, config, program.kernel, *values)
@@ -144,7 +167,7 @@ class CudaDevice(Device):
             raise DeviceError(
                 f"kernel {program.name} could not be launched with grid {grid}, block {block}, "
                 f"{shared:,} bytes of dynamic shared memory and {program.usage.registers} "
-                f"registers a thread ({_reason(error)})"
+                f"registers a thread ({reason(error)})"
             ) from error
 
     def _allow_shared(self, program, shared):
@@ -161,7 +184,7 @@ class CudaDevice(Device):
         device = driver.CUdevice(self._here.gpu.device_id)
         with self._uncaptured():
             answer = driver.cuKernelSetAttribute(attribute, shared, handle, device)
-        _checked(answer, f"kernel {program.name} was refused {shared:,} bytes of shared memory")
+        checked(answer, f"kernel {program.name} was refused {shared:,} bytes of shared memory")
         program.dynamic = shared
 
     # Graphs and time.
@@ -170,7 +193,7 @@ class CudaDevice(Device):
         """The launches that `function` makes, as a CUDA graph; nothing runs until `replay`."""
         if self._capture is not None:
             raise DeviceError("a capture is under way; captures do not nest")
-        with _reported("a capture could not begin"):
+        with reported("a capture could not begin"):
             builder = self._here.gpu.create_graph_builder().begin_building("thread_local")
         self._capture = SimpleNamespace(builder=builder, owners=[])
         before = self.launch_count
@@ -183,7 +206,7 @@ class CudaDevice(Device):
             raise
         finally:
             self._capture = None
-        with _reported("the graph could not be captured"):
+        with reported("the graph could not be captured"):
             graph = builder.end_building().complete()
             builder.close()
         return Graph(self, graph, owners, self.launch_count - before)
@@ -200,7 +223,7 @@ class CudaDevice(Device):
             yield
             return
         relaxed = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED
-        previous = _checked(driver.cuThreadExchangeStreamCaptureMode(relaxed), "capture mode")
+        previous = checked(driver.cuThreadExchangeStreamCaptureMode(relaxed), "capture mode")
         try:
             yield
         finally:
@@ -208,7 +231,7 @@ class CudaDevice(Device):
 
     def synchronize(self):
         """Wait for everything launched so far; errors of kernels surface here."""
-        with _reported("the GPU failed in an earlier launch", f"{REMEDY} and checks each access"):
+        with reported("the GPU failed in an earlier launch", f"{REMEDY} and checks each access"):
             self._here.stream.sync()
 
     @contextlib.contextmanager
@@ -216,10 +239,10 @@ class CudaDevice(Device):
         """`.seconds` between the launches before and after the block, by the GPU's own clock."""
         timing = SimpleNamespace(seconds=0.0)
         stream, options = self._here.stream, {"timing_enabled": True}
-        with _reported("a time could not be taken"):
+        with reported("a time could not be taken"):
             start = stream.record(options=options)
         yield timing
-        with _reported("a time could not be taken"):
+        with reported("a time could not be taken"):
             end = stream.record(options=options)
             end.sync()
             timing.seconds = (end - start) / 1e3
@@ -233,7 +256,7 @@ class Graph:
         self._graph, self._owners = graph, owners
 
     def replay(self):
-        with _reported("the graph could not be launched"):
+        with reported("the graph could not be launched"):
             self._graph.launch(self._device._here.stream)
 
 
@@ -263,32 +286,4 @@ def _open(ordinal):
     except DynamicLibNotFoundError as error:
         raise DeviceError(f"no NVIDIA driver is installed; {REMEDY}") from error
     except Exception as error:
-        raise DeviceError(f"there is no usable NVIDIA GPU ({_reason(error)}); {REMEDY}") from error
-
-
-def _checked(answer, failure):
-    """The values a driver call returned after its status; DeviceError with `failure` otherwise."""
-    error, *values = answer
-    if error != 0:
-        raise DeviceError(f"{failure} ({getattr(error, 'name', error)})")
-    return values[0] if len(values) == 1 else tuple(values)
-
-
-@contextlib.contextmanager
-def _reported(failure, remedy=None):
-    """Whatever cuda.core raises (its own class is not exported) becomes a DeviceError."""
-    try:
-        yield
-    except Exception as error:
-        advice = f"; {remedy}" if remedy else ""
-        raise DeviceError(f"{failure} ({_reason(error)}){advice}") from error
-
-
-def _reason(error):
-    """`CUDA_ERROR_NO_DEVICE` out of cuda.core's paragraph on it, else the first sentence."""
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0].split(": ")[0] if text.startswith("CUDA_") else text.split(". ")[0]
-
-
-def _mib(nbytes):
-    return f"{nbytes / 2**20:,.0f} MiB"
+        raise DeviceError(f"there is no usable NVIDIA GPU ({reason(error)}); {REMEDY}") from error

@@ -23,6 +23,7 @@ class EmulatorDevice(Device):
         self.options = {"checks": checks, "count": count, "seed": seed, "threads": threads}
         self.memory = Memory()
         self.counters = []
+        self.shares = not checks  # they find accesses past the end of what is an allocation
         self._recording = None
 
     @property
