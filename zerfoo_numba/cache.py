@@ -9,7 +9,7 @@ import numpy as np
 from zerfoo_numba.devices import Buffer
 from zerfoo_numba.errors import UnsupportedError
 from zerfoo_numba.kernels.attention_decode import Scratch, scratch
-from zerfoo_numba.kernels.kv import CACHE_TYPES
+from zerfoo_numba.kernels.kv import CACHE_TYPES, bytes_per_key
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,15 @@ def cache_types(wanted):
             f"the cache type {wanted!r} is neither one of {known} nor a (K, V) pair of them"
         )
     return names
+
+
+def bytes_by_type(config, wanted):
+    """{cache type: bytes of a position's key and value in one KV head}: `wanted` first, then those
+    that take less."""
+    pairs = (cache_types(wanted), ("f16", "f16"), ("q8_0", "q8_0"))
+    sizes = {pair: bytes_per_key(config.HD, config.VD, pair) for pair in pairs}
+    first = sizes[pairs[0]]
+    return {pair[0]: n for pair, n in sizes.items() if pair == pairs[0] or n < first}
 
 
 class KVCache:

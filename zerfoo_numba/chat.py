@@ -7,7 +7,7 @@ special purposes ("tool_use", "rag"). Templates are untrusted: see `template_san
 import jinja2
 from jinja2.sandbox import SecurityError
 
-from zerfoo_numba.errors import FileError, InputError
+from zerfoo_numba.errors import FileError, InputError, shown
 from zerfoo_numba.text import placeholders, template_sandbox
 from zerfoo_numba.text.template_limits import TIME_LIMIT_S, TimeUp
 
@@ -23,13 +23,15 @@ NAMED = {
 
 
 def templates(metadata: dict) -> dict[str, str]:
-    """Name -> template of a GGUF file; the one without a name is "default"."""
-    found = {}
-    if isinstance(metadata.get(_KEY), str):
-        found["default"] = metadata[_KEY]
+    """Name -> template of a GGUF file; the one without a name is "default". Errors: FileError for
+    a template that is no text."""
+    found = {"default": metadata[_KEY]} if _KEY in metadata else {}
     for key, value in metadata.items():
-        if key.startswith(f"{_KEY}.") and isinstance(value, str):
+        if key.startswith(f"{_KEY}."):
             found.setdefault(key.removeprefix(f"{_KEY}."), value)
+    for name, value in found.items():
+        if not isinstance(value, str):
+            raise FileError(f"{_KEY}: the template {shown(name)} is {shown(value)}, not a text")
     return found
 
 

@@ -122,7 +122,7 @@ class ModelConfig:
         width_scaled = spec.width_scaled_layers == L
         return cls(
             spec=spec,
-            name=str(gguf.metadata.get("general.name", spec.arch)),
+            name=keys.model_name(),
             context=keys.known["context_length"],
             eps=keys.number(_EPSILON[spec.norm]),
             attn_scale=keys.optional("attention.scale")
@@ -193,7 +193,9 @@ def _vocabulary(gguf):
         raise FileError(f"{gguf.path}: the tensor token_embd.weight is missing or no matrix")
     V = embedding.shape[1]
     tokens = gguf.metadata.get("tokenizer.ggml.tokens")
-    if isinstance(tokens, list) and len(tokens) != V:
+    if not isinstance(tokens, list | None):
+        raise FileError(f"{gguf.path}: tokenizer.ggml.tokens holds no list of strings")
+    if tokens is not None and len(tokens) != V:
         raise FileError(
             f"{gguf.path}: {len(tokens)} tokens in the vocabulary, {V} rows in token_embd.weight"
         )
@@ -219,8 +221,8 @@ def _local_layers(keys, L):
     key = "attention.sliding_window_pattern"
     value = keys.value(key)
     if hasattr(value, "shape") and value.dtype.kind in "biu":
-        if value.size != L:
-            raise keys.error(key, f"has {value.size} entries for {L} layers")
+        if value.size != L or value.max() > 1:
+            raise keys.error(key, f"has {value.size} entries for {L} layers, each true or false")
         return [bool(v) for v in value]
     n = keys.integer(key, least=0)
     return [n == 0 or (i + 1) % n != 0 for i in range(L)]

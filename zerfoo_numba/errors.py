@@ -6,7 +6,7 @@ _REPR = reprlib.Repr()
 _REPR.maxstring = _REPR.maxother = 100
 
 
-def shown(value):
+def shown(value: object) -> str:
     """The repr of something that a file or a user gave, cut to a length fit for a sentence."""
     return " ".join(_REPR.repr(value).split())
 
@@ -33,6 +33,10 @@ class ContextError(ZerfooError):
 
 class OutOfMemoryError(ZerfooError):
     """A device that has too little memory for what was asked."""
+
+
+class NumericError(ZerfooError):
+    """Numbers that a model computed and that are none: NaN or infinite."""
 
 
 class DeviceError(ZerfooError):

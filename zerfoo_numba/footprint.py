@@ -54,14 +54,20 @@ def most_tokens_per_s(footprint):
 
 def require_room(room, gguf, config, context, key_bytes):
     """Raise OutOfMemoryError where `room`, (free, total) bytes or None, cannot hold the model; the
-    error names the context that would fit."""
-    if room is None or footprint(gguf, config, context, key_bytes).memory <= room[0]:
+    error names the contexts that would fit. `key_bytes` {cache type: bytes}: that in use first,
+    then coarser ones."""
+    (_, each), *coarser = key_bytes.items()
+    if room is None or footprint(gguf, config, context, each).memory <= room[0]:
         return
-    wanted = footprint(gguf, config, context, key_bytes)
-    fits = [n for n in _powers(context) if footprint(gguf, config, n, key_bytes).memory <= room[0]]
-    if fits:
-        advice = f"a context of {fits[0]} tokens would fit"
-    else:
+    wanted = footprint(gguf, config, context, each)
+    fits = _most_tokens(room, gguf, config, context, each)
+    found = [f"a context of {fits} tokens would fit"] if fits else []
+    for kind, each in coarser:
+        more = _most_tokens(room, gguf, config, context, each)
+        if more > fits:
+            found.append(f"one of {more} with cache_type {kind!r}")
+    advice = ", or ".join(found)
+    if not found:
         advice = "no context makes it fit; use a smaller model or a coarser block format"
     size, cache, free, total = (_gb(n) for n in (wanted.weights, wanted.cache, *room))
     raise OutOfMemoryError(
@@ -70,9 +76,13 @@ def require_room(room, gguf, config, context, key_bytes):
     )
 
 
-def _powers(context):
-    """Powers of two below `context`, the largest first."""
-    return [1 << n for n in reversed(range((context - 1).bit_length()))]
+def _most_tokens(room, gguf, config, context, key_bytes):
+    """The largest context that fits: `context` itself or a power of two below it; 0: none."""
+    powers = [1 << n for n in reversed(range((context - 1).bit_length()))]
+    fits = (
+        n for n in (context, *powers) if footprint(gguf, config, n, key_bytes).memory <= room[0]
+    )
+    return next(fits, 0)
 
 
 def _gb(nbytes):

@@ -9,7 +9,7 @@ import math
 import mmap
 import os
 import stat
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -63,6 +63,9 @@ class Tensor(NamedTuple):
     data: np.ndarray
 
 
+_Infos = dict[str, tuple[tuple[int, ...], GGMLType, int]]
+
+
 class GGUFFile:
     """An open file: `path`, `version`, `metadata` {key: value}, `tensors` {name: `Tensor`}.
 
@@ -70,14 +73,21 @@ class GGUFFile:
     drops its tensors; views taken from them before stay valid.
     """
 
-    def __init__(self, path, version, metadata, tensors, mapped=None):
+    def __init__(
+        self,
+        path: str,
+        version: int,
+        metadata: dict[str, Any],
+        tensors: dict[str, Tensor],
+        mapped: mmap.mmap | None = None,
+    ):
         self.path = path
         self._mapped = mapped
         self.version = version
         self.metadata = metadata
         self.tensors = tensors
 
-    def check_size(self):
+    def check_size(self) -> None:
         """Raise FileError if the file has become smaller since it was opened.
 
         To read what is gone would end the process (a bus error on POSIX systems); Windows lets
@@ -89,23 +99,23 @@ class GGUFFile:
                 "since it was opened; write new files beside the old one and rename them"
             )
 
-    def release_memory(self):
+    def release_memory(self) -> None:
         """Let go of the file's pages in memory; the tensors stay, and read from disk again."""
         if self._mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
             self._mapped.madvise(mmap.MADV_DONTNEED)
 
-    def close(self):
+    def close(self) -> None:
         # The map itself ends with its last view: unmapping under a live array would crash.
         self.tensors = {}
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
 
-def open_gguf(path):
+def open_gguf(path: str | os.PathLike[str]) -> GGUFFile:
     """Open the GGUF file `path`; returns a `GGUFFile` without reading tensor data.
 
     Raises FileError for a file that is missing, damaged or contradictory, and UnsupportedError
@@ -127,7 +137,7 @@ def open_gguf(path):
     return GGUFFile(path, version, metadata, _locate(header, infos, alignment), mapped)
 
 
-def _map(path):
+def _map(path: str) -> mmap.mmap:
     """The whole file as a read-only memory map."""
     try:
         # A FIFO would block `open`; only a regular file can be mapped.
@@ -146,7 +156,7 @@ def _map(path):
         raise FileError(f"{path} cannot be opened: {error}") from error
 
 
-def _read_tensor_infos(header, count):
+def _read_tensor_infos(header: Header, count: int) -> _Infos:
     """{name: (shape, GGMLType, offset)} of the `count` tensors, each checked by itself."""
     infos = {}
     for index in range(count):
@@ -175,7 +185,7 @@ def _read_tensor_infos(header, count):
     return infos
 
 
-def _locate(header, infos, alignment):
+def _locate(header: Header, infos: _Infos, alignment: int) -> dict[str, Tensor]:
     """{name: Tensor}: every tensor aligned, inside the file, and none over another."""
     start = -(-header.position // alignment) * alignment
     placed = []

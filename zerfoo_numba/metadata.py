@@ -75,6 +75,10 @@ NOT_RUN = {
     "token_shift_count": 2,
 }
 
+# Far beyond any model's; kernels compute with float32 and uint32, also with products of these.
+MOST = 2**31 - 1
+LEAST_NUMBER, MOST_NUMBER = 1e-30, 1e30
+
 
 class Keys:
     """The keys of one architecture: typed, checked, and defaulted by FORMAT_DEFAULTS alone."""
@@ -118,18 +122,29 @@ class Keys:
             raise self.error(key, "is missing, and D is no multiple of H")
         if not isinstance(value, int) or isinstance(value, bool):
             raise self.error(key, f"must be a whole number, not {reprlib.repr(value)}")
-        if value < least:
-            raise self.error(key, f"is {value}; it must be at least {least}")
+        if not least <= value <= MOST:
+            limit = f"at least {least}" if value < least else f"at most {MOST}"
+            raise self.error(key, f"is {value}; it must be {limit}")
         return value
 
     def number(self, key):
-        """A positive, finite number."""
+        """A positive number, not so small or large that float32 would lose it."""
         value = self.value(key)
         if not isinstance(value, (int, float)) or isinstance(value, bool):
             raise self.error(key, f"must be a number, not {reprlib.repr(value)}")
         if not 0 < value < math.inf:
             raise self.error(key, f"is {value}; it must be positive and finite")
+        if not LEAST_NUMBER <= value <= MOST_NUMBER:
+            what = f"is {value}; it must lie between {LEAST_NUMBER} and {MOST_NUMBER}"
+            raise self.error(key, what)
         return float(value)
+
+    def model_name(self):
+        """What the file calls its model, or else its architecture."""
+        name = self.gguf.metadata.get("general.name", self.spec.arch)
+        if not isinstance(name, str):
+            raise FileError(f"{self.gguf.path}: the key general.name is no text")
+        return name
 
     def optional(self, key):
         """A number, or None where it is 0, or absent with nothing said about that."""
@@ -141,7 +156,15 @@ class Keys:
     def refuse_what_is_not_run(self):
         """UnsupportedError for a key of NOT_RUN whose value would change something."""
         for key, neutral in NOT_RUN.items():
-            if self.has(key) and not np.all(self.value(key) == neutral):
+            if self.has(key) and not _equals(self.value(key), neutral):
                 shown = reprlib.repr(self.value(key))
                 what = f"is {shown}; that is not run here, and without it results would be wrong"
                 raise self.unsupported(key, what)
+
+
+def _equals(value, neutral):
+    """Whether a key's value, a number or an array of one per layer, is `neutral` and no other."""
+    if not isinstance(value, int | float | np.ndarray) or np.size(value) == 0:
+        return False
+    alike = (np.asarray(value).dtype == bool) == isinstance(neutral, bool)
+    return alike and bool(np.all(value == neutral))

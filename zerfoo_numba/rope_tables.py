@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from zerfoo_numba.devices import Buffer
+from zerfoo_numba.scales import require_positive
 from zerfoo_numba.weights import FLOATS
 
 
@@ -45,6 +46,10 @@ class RopeTables:
             if table.turns is not None:
                 self.device.write(table.turns, turns)
 
+    def fits(self, length):
+        """Whether a sequence of `length` tokens turns as the one that was last asked for."""
+        return all(_factors(r, self.length) == _factors(r, length) for r in self._tables)
+
     def fit(self, length):
         """Turn as a sequence of `length` tokens does. True if that changed something: what is in a
         cache has then been turned otherwise."""
@@ -63,7 +68,9 @@ class RopeTables:
         name = _factors(rope, self.length)
         if name is not None:
             tensor = self.gguf.tensors[name]
-            frequency = frequency / FLOATS[tensor.type](tensor.data).astype(np.float64)
+            factors = FLOATS[tensor.type](tensor.data)
+            require_positive(self.gguf.path, name, factors)
+            frequency = frequency / factors.astype(np.float64)
         angle = np.arange(context, dtype=np.float64)[:, None] * frequency
         return [(rope.attn_factor * f(angle)).astype(np.float32) for f in (np.cos, np.sin)]
 

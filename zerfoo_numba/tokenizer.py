@@ -8,6 +8,7 @@ tokenizer_st_partition), so that the ids are those the file's other users get.
 import codecs
 import operator
 from collections.abc import Iterable
+from typing import Any, Protocol
 
 from zerfoo_numba.errors import FileError, InputError, UnsupportedError, shown
 from zerfoo_numba.text.bpe import BytePairModel
@@ -27,7 +28,14 @@ MODELS = {
 _WHITE = " \t\n\v\f\r"
 
 
-def from_gguf(gguf) -> "Tokenizer":
+class File(Protocol):
+    """What of an open GGUF file a tokenizer reads."""
+
+    path: str
+    metadata: dict[str, Any]
+
+
+def from_gguf(gguf: File) -> "Tokenizer":
     """The tokenizer of an open GGUF file (`gguf.metadata`).
 
     Errors: FileError for a missing key or contradictory arrays, UnsupportedError for a vocabulary
@@ -54,7 +62,7 @@ class Tokenizer:
     generation. `add_bos`, `add_eos`: what encode() adds.
     """
 
-    def __init__(self, model):
+    def __init__(self, model: Any):
         self._model = model
         self._vocabulary = vocabulary = model.vocabulary
         self.pieces, self.types = vocabulary.pieces, vocabulary.types

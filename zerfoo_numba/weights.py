@@ -13,6 +13,7 @@ from zerfoo_numba.quant import QUANTS
 from zerfoo_numba.quant.packed import LAYOUTS
 from zerfoo_numba.quant.write import quantize
 from zerfoo_numba.recurrent_tensors import ARRAYS
+from zerfoo_numba.scales import require_finite
 
 REQUANTIZED_ROWS = 1024  # decoded at a time
 RELEASED_BYTES = 1 << 26  # of the file that stay in memory while the rest is read
@@ -167,14 +168,15 @@ class Weights:
             raise UnsupportedError(
                 f"tensor {name} has {size:.1f} GiB; at most 4 GiB can be indexed"
             )
+        if type_name == "F64":  # kernels hold no float64
+            data, type_name = FLOATS["F64"](data).view(np.uint8), "F32"
+        self._require_finite(name, type_name, data)
         if self.requantize not in (None, type_name) and QUANTS[type_name].block_size > 1:
             whole = Weight(self.device.upload(data), type_name, rows * experts, columns)
             data = self._requantized(whole)
             type_name = self.requantize
         if self.pack and type_name in LAYOUTS:
             return self._packed(name, data, type_name, rows, columns, experts)
-        if type_name == "F64":  # kernels hold no float64
-            data, type_name = data.view("<f8").astype(np.float32).view(np.uint8), "F32"
         return Weight(self.device.upload(data, name), type_name, rows, columns)
 
     def _requantized(self, weight):
@@ -200,12 +202,23 @@ class Weights:
         tensor = self.gguf.tensors[self.parts[name].name]
         self._require(name, tensor.type, FLOATS)
         array = FLOATS[tensor.type](self._data(name))
+        self._require_finite(name, "F32", array.view(np.uint8))
         return self.device.upload(array.reshape(*tensor.shape[1:], -1), name)
+
+    def _require_finite(self, name, type_name, data):
+        part = self.parts[name]
+        columns = self.gguf.tensors[part.name].shape[0]
+        require_finite(self.gguf.path, part.name, type_name, data, columns, part.first)
 
     def _require(self, name, type_name, known):
         if type_name not in known:
             types = ", ".join(known)
             raise UnsupportedError(f"tensor {name} has type {type_name}; supported are {types}")
+
+
+def _from_f64(data):
+    with np.errstate(over="ignore"):  # what becomes infinite is refused
+        return data.view("<f8").astype(np.float32)
 
 
 def _from_bf16(data):
@@ -216,5 +229,5 @@ FLOATS = {
     "F32": lambda data: np.ascontiguousarray(data.view("<f4")),
     "F16": lambda data: data.view("<f2").astype(np.float32),
     "BF16": _from_bf16,
-    "F64": lambda data: data.view("<f8").astype(np.float32),
+    "F64": _from_f64,
 }

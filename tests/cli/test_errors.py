@@ -169,7 +169,7 @@ def test_one_sentence_and_exit_code_2(case, tiny, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["fly"], ["generate"], ["generate", "-m", "x"], ["info"],
+    [[], ["fly"], ["generate"], ["generate", "-m", "x"], ["info", "x", "y"],
      ["generate", "-m", "x", "-p", "a", "-n", "b"],
      ["tokenize", "-m", "x", "-p", "a", "--decode", "1"]],
 )  # fmt: skip

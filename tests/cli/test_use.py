@@ -68,6 +68,12 @@ def test_too_little_memory_names_what_is_asked_what_is_free_and_what_fits():
     assert f"{some.memory / 1e6:.2f} MB of {2 * some.memory / 1e6:.2f} MB are free" in text
     assert "a context of 8 tokens would fit" in text
     assert zerfoo_numba.load_model(PATH, device=Small(some.memory), context=8).logits([2]).any()
+    # A coarser cache is offered where it holds more, and it does.
+    room, whole = footprint(gguf, config, 160).memory, config.context
+    with pytest.raises(OutOfMemoryError, match="of 128 tokens would fit, or one of 256 w") as got:
+        zerfoo_numba.load_model(PATH, device=Small(room), context=whole)
+    assert str(got.value).endswith("cache_type 'q8_0'")
+    zerfoo_numba.load_model(PATH, device=Small(room), context=whole, cache_type="q8_0")
     with pytest.raises(OutOfMemoryError, match="no context makes it fit"):
         zerfoo_numba.load_model(PATH, device=Small(some.weights - 1), context=8)
 

@@ -1,10 +1,12 @@
 """Mutated files, many of them: python -m tests.files.fuzz [--count N] [--seed S] [--load]
 
 Every file must end in a model or in one ZerfooError: no other exception, no crash, under a second
-of CPU time and under 64 MiB of memory beyond the file. The files go through open_gguf, the config
-and the tokenizer; with --load they are loaded as models on the cpu, which must answer a prompt.
+of CPU time and under 64 MiB of memory beyond the file, which a limit on the address space enforces.
+The files, models and image towers, go through open_gguf, both configs, the tokenizer, the chat
+template and `info`; with --load they are loaded on the cpu, where they must answer a prompt.
 A worker process does the work, so that a crash costs one file and is reported with it. Failing
-files are kept in --keep. With --atheris the mutations are guided by coverage (pip install atheris).
+files are kept in --keep. With --atheris the mutations are guided by coverage (pip install atheris):
+what follows are libFuzzer's options, as --atheris -max_total_time=600.
 """
 
 import argparse
@@ -18,16 +20,24 @@ import time
 import traceback
 from pathlib import Path
 
+import numpy as np
+
 from tests.files import builder
 from tests.files.mutate import Parts, file_bytes, mutated, taken_apart
-from zerfoo_numba import chat, tokenizer
+from zerfoo_numba import chat, info, tokenizer
 from zerfoo_numba.config import ModelConfig
 from zerfoo_numba.errors import InputError, ZerfooError
 from zerfoo_numba.gguf_file import open_gguf
+from zerfoo_numba.vision_config import VisionConfig
 
 GOLDEN = Path(__file__).parents[1] / "parity" / "golden"
+PROJECTOR = "clip.projector_type"
+# The golden text model that belongs to a projector, if not LLaVA's.
+PROJECTED = {"gemma3": "gemma3", "qwen2vl_merger": "qwen2vl", "qwen2.5vl_merger": "qwen25vl"}
 SECONDS, MEBIBYTES = 1.0, 64
 LOADING = 15.0  # seconds: the first use of a kernel compiles it
+GUIDED_BYTES = 1 << 15  # of the files that a guided run begins with
+STARTING = 900  # to use every valid file once
 
 
 def small_files():
@@ -69,28 +79,52 @@ def golden_files():
     return [taken_apart(path) for path in sorted(GOLDEN.glob("*/model.gguf"))]
 
 
+def tower_files():
+    return [taken_apart(path) for path in sorted(GOLDEN.glob("vision_files/*/mmproj.gguf"))]
+
+
 def read(path):
     """All that is read of a file before its weights go to a device; may raise ZerfooError."""
     with open_gguf(path) as gguf:
-        with contextlib.suppress(ZerfooError):  # each part on its own
-            ModelConfig.from_gguf(gguf).check_tensors(gguf)
-        words = tokenizer.from_gguf(gguf)
-        ids = words.encode("Hello <s> caf\u00e9 12", parse_special=True)
-        words.decode(ids, special=True)
-        if "tokenizer.chat_template" in gguf.metadata:
-            chat.prompt_ids(gguf.metadata, words, [{"role": "user", "content": "hi"}])
+        info.table(gguf)
+        is_tower = str(gguf.metadata.get("general.architecture")) == "clip"
+        problem = None
+        for kind in (ModelConfig, VisionConfig):  # each part on its own
+            try:
+                kind.from_gguf(gguf).check_tensors(gguf)
+            except ZerfooError as error:
+                problem = error if is_tower == (kind is VisionConfig) else problem
+        if not is_tower:
+            _words(gguf)
+        if problem:
+            raise problem
+
+
+def _words(gguf):
+    words = tokenizer.from_gguf(gguf)
+    ids = words.encode("Hello <s> caf\u00e9 12", parse_special=True)
+    words.decode(ids, special=True)
+    if "tokenizer.chat_template" in gguf.metadata:
+        chat.prompt_ids(gguf.metadata, words, [{"role": "user", "content": "hi"}])
 
 
 def load(path):
-    """The file as a model that answers a prompt; may raise ZerfooError."""
+    """The file as a model that answers a prompt, or as a tower that sees; may raise ZerfooError."""
     from zerfoo_numba.generate import load_model
 
-    model = load_model(path, device="cpu", context=8, threads=1)
-    model.logits([1, 2, 3])
+    with open_gguf(path) as gguf:
+        kind, projector = (str(gguf.metadata.get(k)) for k in ("general.architecture", PROJECTOR))
+    if kind != "clip":
+        load_model(path, device="cpu", context=8, threads=1).logits([1, 2, 3])
+        return
+    model = GOLDEN / "vision_files" / PROJECTED.get(projector, "llava15") / "model.gguf"
+    model = load_model(model, device="cpu", context=32, threads=1, mmproj=path)
+    model.embed_image(np.zeros((40, 24, 3), np.uint8))
 
 
 def judged(path, use):
     """None, or what is wrong with how `use` took the file."""
+    _forget_peak()
     start, before = time.process_time(), _peak()
     try:
         use(path)
@@ -111,14 +145,37 @@ def judged(path, use):
     return None
 
 
+def _forget_peak():
+    """Count from here on; elsewhere than on Linux, growth beyond an earlier peak alone is seen."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
 def _peak():
     """The most memory this process has had, in MiB (Linux counts in KiB, macOS in bytes)."""
+    with contextlib.suppress(OSError):
+        status = Path("/proc/self/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) / 1024
     unit = 1 << 20 if sys.platform == "darwin" else 1 << 10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
+def _limit_memory():
+    """Let no more than MEBIBYTES, and some for what Python itself keeps, be allocated from here on:
+    what asks for more fails, whether it would be touched or not."""
+    with contextlib.suppress(OSError, ValueError):
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        limit = pages * resource.getpagesize() + ((MEBIBYTES + KEPT) << 20)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+KEPT = 16  # MiB
+
+
 def sources(loading):
-    return golden_files() if loading else [*small_files(), *small_files(), *golden_files()[::4]]
+    if loading:
+        return [*golden_files(), *tower_files()]
+    return [*small_files(), *small_files(), *golden_files()[::4], *tower_files()]
 
 
 def _work(connection, folder, seed, loading):
@@ -129,6 +186,8 @@ def _work(connection, folder, seed, loading):
         path.write_bytes(file_bytes(whole))
         with contextlib.suppress(InputError):  # a small vocabulary may lack the text's bytes
             use(path)
+    if not loading:
+        _limit_memory()
     connection.send("ready")
     while True:
         number = connection.recv()
@@ -146,16 +205,16 @@ class Worker:
         self._process = context.Process(target=_work, args=(there, *arguments), daemon=True)
         self._process.start()
         there.close()
-        if (first := self._answer()) != "ready":
+        if (first := self._answer(STARTING)) != "ready":
             raise RuntimeError(f"the valid files do not pass: {first}")
 
     def judge(self, number):
         self._pipe.send(number)
         return self._answer()
 
-    def _answer(self):
+    def _answer(self, seconds=600):  # by the clock: others may need the machine
         try:
-            return self._pipe.recv() if self._pipe.poll(120) else "no answer in 120 s"
+            return self._pipe.recv() if self._pipe.poll(seconds) else f"no answer in {seconds} s"
         except (EOFError, OSError):
             self._process.join()
             return f"the process died with {self._process.exitcode}"
@@ -197,8 +256,9 @@ def guided(arguments):
     with tempfile.TemporaryDirectory() as folder:
         path, corpus = Path(folder) / "file.gguf", Path(folder) / "corpus"
         corpus.mkdir()
-        for i, parts in enumerate(small_files()):
-            (corpus / str(i)).write_bytes(file_bytes(parts))
+        files = [file_bytes(parts) for parts in (*small_files(), *golden_files(), *tower_files())]
+        for i, raw in enumerate(raw for raw in files if len(raw) < GUIDED_BYTES):
+            (corpus / str(i)).write_bytes(raw)
 
         def one(data):
             path.write_bytes(data)

@@ -64,6 +64,16 @@ KNOWN = (
     "tokenizer.ggml.fim_pre_token_id",
     "tokenizer.chat_templates",
     "tokenizer.ggml.token_type",
+    "clip.projector_type",
+    "clip.use_gelu",
+    "clip.use_silu",
+    "clip.vision.image_aspect_ratio",
+    "clip.vision.image_grid_pinpoints",
+    "clip.vision.feature_layer",
+    "clip.vision.mm_patch_merge_type",
+    "clip.vision.image_min_pixels",
+    "clip.vision.image_max_pixels",
+    "clip.vision.window_size",
 )
 _TYPE_IDS = {kind.name: number for number, kind in GGML_TYPES.items()}
 _KINDS = {np.dtype(d): kind for d, kind in (

@@ -1,7 +1,11 @@
 """Mutated files end in a model or in one error; `python -m tests.files.fuzz` runs more of them."""
 
 import random
+import subprocess
+import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.files import fuzz
@@ -10,7 +14,7 @@ from zerfoo_numba.gguf_file import open_gguf
 
 
 def test_mutated_files_are_read_or_refused():
-    assert fuzz.campaign(1500, seed=11, loading=False) == []
+    assert fuzz.campaign(1000, seed=11, loading=False) == []
 
 
 @pytest.mark.slow
@@ -48,3 +52,30 @@ def test_mutations_change_most_files_and_keep_some_readable(tmp_path):
             pass
     assert changed > 170
     assert 20 < readable < 180
+
+
+def test_the_limits_are_enforced(tmp_path, monkeypatch):
+    """By memory that is touched, by memory that is only asked for, and by time."""
+
+    def touched(_):
+        np.ones(9 << 20).sum()
+
+    for _ in range(2):  # an earlier peak hides nothing
+        assert "MiB" in fuzz.judged(tmp_path, counted_as_read(monkeypatch, touched))
+    monkeypatch.setattr(fuzz, "SECONDS", 0.05)
+    busy = counted_as_read(monkeypatch, lambda _: sum(range(5_000_000)))
+    assert fuzz.judged(tmp_path, busy).endswith(" s")
+
+
+def counted_as_read(monkeypatch, use):
+    monkeypatch.setattr(fuzz, "read", use)
+    return use
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads /proc/self/statm")
+def test_no_more_than_the_limit_can_be_allocated():
+    code = "from tests.files import fuzz; fuzz._limit_memory(); bytearray({} << 20)"
+    for mebibytes, fails in ((40, False), (100, True)):
+        command = [sys.executable, "-c", code.format(mebibytes)]
+        done = subprocess.run(command, capture_output=True, cwd=Path(__file__).parents[2])
+        assert (b"MemoryError" in done.stderr) == fails, done.stderr

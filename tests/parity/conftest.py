@@ -31,6 +31,9 @@ def pytest_addoption(parser):
 def pytest_generate_tests(metafunc):
     if "device_name" in metafunc.fixturenames:
         names = metafunc.config.getoption("--device") or device_names()
+        if metafunc.definition.get_closest_marker("slow_on_cpu"):
+            slow = pytest.param("cpu", marks=pytest.mark.slow)
+            names = [slow if name == "cpu" else name for name in names]
         metafunc.parametrize("device_name", names, scope="session")
 
 

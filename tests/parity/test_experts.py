@@ -122,7 +122,7 @@ def test_the_weights_of_experts_lie_where_the_kernels_look(device, type_name, sh
     K, N, E = shape
     data, name = random_blocks(rng, type_name, N * E, K), "blk.0.ffn_up_exps.weight"
     tensors = {name: Tensor(shape, type_name, data)}
-    file = SimpleNamespace(tensors=tensors, check_size=lambda: None)
+    file = SimpleNamespace(path="tiny.gguf", tensors=tensors, check_size=lambda: None)
     values = wide(dequantize(data, type_name, shape))
     x, out = rng.standard_normal((1, K), np.float32), filled(device, (E, N))
     experts = device.upload(np.arange(E, dtype=np.uint32))

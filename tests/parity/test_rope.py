@@ -72,6 +72,8 @@ def test_qk_norm_rope_append(device, pairs, dims, norm, cache_type):
 class Factors:
     """A file with factors of the frequencies."""
 
+    path = "factors.gguf"
+
     def __init__(self, **values):
         self.arrays = {name: np.array(x, np.float32) for name, x in values.items()}
         self.tensors = {

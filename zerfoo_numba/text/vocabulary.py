@@ -74,7 +74,10 @@ class Vocabulary:
         named = (self.eos_id, self._named(metadata, "eot"), self._named(metadata, "eom"))
         self.eos_ids = {i for i in named if i is not None}
         self._find_by_text(metadata)
-        self.special = self._special_tokens(str(metadata.get("general.name", "")))
+        name = metadata.get("general.name", "")
+        if not isinstance(name, str):
+            raise FileError(f"general.name is {shown(name)}, not a text")
+        self.special = self._special_tokens(name)
 
     def _types(self, metadata: dict) -> np.ndarray:
         if "tokenizer.ggml.token_type" not in metadata:  # gguf.md: it may be missing

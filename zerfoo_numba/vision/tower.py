@@ -51,7 +51,7 @@ class Tower:
     def __init__(self, ops, gguf, config):
         self.ops, self.config = ops, config
         tensors = {n: _flat(t) for n, t in gguf.tensors.items() if n.startswith(_PARTS)}
-        held = SimpleNamespace(tensors=tensors, check_size=gguf.check_size)
+        held = SimpleNamespace(path=gguf.path, tensors=tensors, check_size=gguf.check_size)
         self.weights = Weights(ops.device, held, None)
         for name, tensor in tensors.items():
             (self.weights.matrix if len(tensor.shape) == 2 else self.weights.vector)(name)
