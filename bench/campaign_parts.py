@@ -22,6 +22,10 @@ SWITCHES = {
     "float": ("--activation", "float"),
     "int8": ("--activation", "int8"),
 }
+ON_CUDA = {
+    "programmatic": ("--programmatic",),
+    "five-launches": ("--fuse", "all"),  # a layer
+}
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ def parts(options, folder):
             yield Part(
                 f"{name}.llama-bench", (os.environ["LLAMA_BENCH"], *arguments, *more), 90, "program"
             )
-        for switch, arguments in SWITCHES.items():
+        for switch, arguments in switches(options.device).items():
             yield Part(f"{name}.{switch}", (*run, *arguments), 60)
         for depth in options.depths:
             yield Part(f"{name}.depth-{depth}", (*run, "--depth", str(depth)), 60)
@@ -69,6 +73,11 @@ def parts(options, folder):
         yield Part(f"{name}.step", (*steps, "--cached", str(options.cached)), 90)
     suite = (*python, "pytest", "-p", "no:cacheprovider", *options.parity, *device)
     yield Part("parity", suite, options.parity_limit, "pytest")
+
+
+def switches(device):
+    """{name: arguments of bench.tps} of the switches that a device has."""
+    return SWITCHES | (ON_CUDA if device in ("auto", "cuda") else {})
 
 
 def quant(name):

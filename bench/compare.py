@@ -1,12 +1,13 @@
-"""Against peers: python -m bench.compare -m FILE [--against llama.cpp,ollama] [-n 64] [-p 512]
+"""Against peers: python -m bench.compare -m FILE [--against llama.cpp,ollama,vllm] [-n 64] [-p 512]
 
-Same file, same token ids, same counts, interleaved A B A B in one run, because shared machines
-change speed from minute to minute: only the ratio of neighbours says something. A peer that is not
-there is named as missing, never estimated.
+Same file, same counts of tokens, interleaved A B A B in one run, because shared machines change
+speed from minute to minute: only the ratio of neighbours says something. Each side's record says
+whether it gets the same token ids. A peer that is not there is named as missing, never estimated.
 
 llama.cpp: `llama-bench` at LLAMA_BENCH or on PATH; else llama-cpp-python in the interpreter that
 LLAMA_CPP_PYTHON names, or in this one. LLAMA_CPP_EXTRA_BUFFERS=0 turns its repacked buffers off.
-Ollama: the server at OLLAMA_HOST (bench/ollama_peer.py).
+Ollama: the server at OLLAMA_HOST (bench/ollama_peer.py). vLLM: the server at VLLM_HOST, which must
+serve the same file (bench/vllm_peer.py).
 """
 
 import argparse
@@ -23,9 +24,12 @@ import zerfoo_numba
 from bench.environment import environment
 from bench.interval import summary
 from bench.ollama_peer import find_ollama
+from bench.vllm_peer import find_vllm
 from zerfoo_numba.errors import ZerfooError
 
 PEER = Path(__file__).parent / "llama_cpp_peer.py"
+PEERS = ("llama.cpp", "ollama", "vllm")
+SAME = {"prompt": "the same token ids"}
 
 
 class Ours:
@@ -37,6 +41,7 @@ class Ours:
             "device": self.model.device.description,
             "activation": self.model.activation,
             "cache_type": self.model.walk.cache.types[0],
+            **SAME,
         }
 
     def prefill(self, ids):
@@ -60,7 +65,7 @@ class LlamaCppPython:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
             text=True,
         )  # fmt: skip
-        self.about = self._answer()
+        self.about = self._answer() | SAME
 
     def _answer(self):
         line = self.process.stdout.readline()
@@ -101,7 +106,7 @@ class LlamaBench:
         (record,) = json.loads(done.stdout)
         self.about = {
             k: record.get(k) for k in ("build_commit", "build_number", "type_k", "type_v")
-        }
+        } | {"prompt": "random tokens of its own, as many"}
         return record["avg_ns"] / 1e9
 
     def prefill(self, ids):
@@ -113,15 +118,22 @@ class LlamaBench:
 
 def find_llama_cpp(path, context, threads, gpu=False):
     """The peer, or None with the reason why there is none."""
-    program = os.environ.get("LLAMA_BENCH") or shutil.which("llama-bench")
-    if program:
+    named = os.environ.get("LLAMA_BENCH")
+    if program := shutil.which(named or "llama-bench"):
         return LlamaBench(program, path, threads, gpu), None
+    if named:
+        return None, "LLAMA_BENCH names no program that can be started"
     python = os.environ.get("LLAMA_CPP_PYTHON")
     if python is None and importlib.util.find_spec("llama_cpp"):
         python = sys.executable
     if python is None:
         return None, "neither llama-bench (LLAMA_BENCH) nor llama-cpp-python (LLAMA_CPP_PYTHON)"
-    return LlamaCppPython(python, path, context, threads), None
+    if not shutil.which(python):
+        return None, "LLAMA_CPP_PYTHON names no program that can be started"
+    try:
+        return LlamaCppPython(python, path, context, threads), None
+    except ZerfooError as error:
+        return None, str(error)
 
 
 def interleave(sides, prompt, count, rounds, progress):
@@ -164,6 +176,7 @@ def compare(options, progress):
     found = {
         "llama.cpp": lambda: find_llama_cpp(path, context, threads, gpu),
         "ollama": lambda: find_ollama(path, context, threads),
+        "vllm": lambda: find_vllm(path),
     }
     found = {name: found[name]() for name in options.against}
     sides = {"zerfoo-numba": ours} | {n: peer for n, (peer, _) in found.items() if peer}
@@ -192,7 +205,7 @@ def main(argv=None):
         prog="python -m bench.compare", description=__doc__.split("\n")[0]
     )
     parser.add_argument("-m", "--model", required=True)
-    parser.add_argument("--against", default="llama.cpp", help="llama.cpp,ollama or one of them")
+    parser.add_argument("--against", default="llama.cpp", help=f"some of {','.join(PEERS)}")
     parser.add_argument("-n", type=int, default=64, help="decoded tokens a round")
     parser.add_argument("-p", "--prompt-tokens", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=5)
@@ -201,8 +214,12 @@ def main(argv=None):
     parser.add_argument("--out", help="also write the record to this JSON file")
     options = parser.parse_args(argv)
     options.against = options.against.split(",")
-    if unknown := set(options.against) - {"llama.cpp", "ollama"}:
-        parser.error(f"--against takes llama.cpp and ollama, not {', '.join(sorted(unknown))}")
+    if unknown := set(options.against) - set(PEERS):
+        parser.error(
+            f"--against takes some of {', '.join(PEERS)}, not {', '.join(sorted(unknown))}"
+        )
+    if min(options.n, options.prompt_tokens, options.rounds, options.threads or 1) < 1:
+        parser.error("-n, --prompt-tokens, --rounds and --threads take a number of at least 1")
     try:
         record = compare(options, lambda text: print(text, file=sys.stderr))
     except ZerfooError as error:

@@ -1,10 +1,10 @@
 """A result for the store in one command: python -m bench.contribute -m FILE [--device D]
 
-Measures decoding with the graph and without it, and each peer that is there, and writes one file
-for each to reports/MACHINE/. Instead, --campaign takes what bench.campaign measured, --file what a
-command of bench printed as JSON, and --llama-bench what llama-bench did. What must not be published
-(host name, paths) is refused; see bench/store.py. `python -m bench.report` renders the page
-afterwards.
+Measures decoding with the graph and without it, each peer that is there and the machine's ceilings,
+and writes one file for each to reports/MACHINE/. Instead, --campaign takes what
+bench.campaign measured, --file what a command of bench printed as JSON, and --llama-bench what
+llama-bench did. What must not be published (host name, paths) is refused; see bench/store.py.
+`python -m bench.report` renders the page afterwards.
 """
 
 import argparse
@@ -27,8 +27,9 @@ def measure(options):
     yield "tps", answer(*run, *device)
     yield "tps", answer(*run, *device, "--no-graph")
     compare = ("bench.compare", "-m", file, "-n", str(options.n), "-p", str(options.prompt_tokens))
-    more = ("--rounds", str(options.runs), "--against", "llama.cpp,ollama")
+    more = ("--rounds", str(options.runs), "--against", "llama.cpp,ollama,vllm")
     yield "compare", answer(*compare, *more, *device)
+    yield "ceilings", answer("bench.ceilings", "--json", "--largest", str(options.largest), *device)
 
 
 def answer(*command):
@@ -61,6 +62,8 @@ def kind_of(record):
         return "tps"
     if "peers" in record:
         return "compare"
+    if "formats" in record:
+        return "quants"
     return record.get("kind") if record.get("kind") in store.FIELDS else None
 
 
@@ -90,13 +93,14 @@ def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m bench.contribute", description=first)
     parser.add_argument("-m", "--model", type=Path)
     parser.add_argument("--campaign", type=Path, metavar="DIR")
-    parser.add_argument("--file", type=Path, help="JSON of tps, compare, step or ceilings")
+    parser.add_argument("--file", type=Path, help="JSON that a command of bench printed")
     parser.add_argument("--llama-bench", type=Path, metavar="FILE")
     parser.add_argument("--reports", type=Path, default=Path("reports"), metavar="FOLDER")
     parser.add_argument("--device", default="auto")
     parser.add_argument("-n", type=int, default=256)
     parser.add_argument("-p", "--prompt-tokens", type=int, default=512)
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--largest", type=int, default=256, help="MiB of the largest buffer read")
     options = parser.parse_args(argv)
     try:
         for kind, record in results(options):

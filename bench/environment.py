@@ -61,17 +61,25 @@ def _gpu():
         return None
     cells = [cell.strip() for cell in rows[0].split(",")]
     found = dict(zip(GPU_FIGURES, cells, strict=False))
+    found["cuda_version"] = _cuda_version()
     others = len(_nvidia_smi("--query-compute-apps=used_memory"))
     found["processes"] = others
     found["warnings"] = [f"{others} processes use the GPU"] if others > 1 else []
     return found
 
 
-def _nvidia_smi(query):
+def _cuda_version():
+    """The newest CUDA that the driver runs, or None."""
+    lines = "\n".join(_nvidia_smi("-q", ()))
+    found = re.search(r"CUDA Version\s*:\s*([\d.]+)", lines)
+    return found[1] if found else None
+
+
+def _nvidia_smi(query, form=("--format=csv,noheader,nounits",)):
     """The lines that answer a query; none where there is no driver. Process ids are not asked."""
     if shutil.which("nvidia-smi") is None:
         return []
-    command = ["nvidia-smi", query, "--format=csv,noheader,nounits", "--id=0"]
+    command = ["nvidia-smi", query, *form, "--id=0"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):

@@ -27,7 +27,8 @@ ISSUE = "CUDA C++ Programming Guide, Compute Capabilities: 4 warp schedulers per
 class GPU:
     """One GPU. `fma_lanes` and `dp4a_lanes` are results per clock and multiprocessor.
 
-    `published_tflops` is the vendor's own float32 figure, for comparison with `fma_tflops`.
+    `published_tflops` is the vendor's own float32 figure, for comparison with `fma_tflops`;
+    `tensor_tops` that of tensor cores with bytes, without sparsity.
     """
 
     name: str
@@ -40,6 +41,7 @@ class GPU:
     dp4a_lanes: int
     l2_mib: float | None
     published_tflops: float
+    tensor_tops: float | None
     sources: dict[str, str] = field(repr=False)
 
     @property
@@ -75,7 +77,7 @@ class GPU:
         return 1e6 * self.clock_mhz * schedulers * WARP
 
 
-def _gpu(name, cc, *figures, chip, published, lanes=128):
+def _gpu(name, cc, *figures, chip, published, tensor=None, lanes=128):
     """`chip` is the source of everything but the memory and the pipelines."""
     memory = GPU_MEMORY[name]
     multiprocessors, clock, l2, tflops = figures
@@ -88,9 +90,10 @@ def _gpu(name, cc, *figures, chip, published, lanes=128):
         "dp4a_lanes": DOT_PRODUCTS,
         "l2_mib": chip if l2 is not None else "not confirmed",
         "published_tflops": published,
+        "tensor_tops": published if tensor is not None else "not confirmed",
         "issue_per_s": ISSUE,
     }
-    chip = (multiprocessors, clock, lanes, 64, l2, tflops)
+    chip = (multiprocessors, clock, lanes, 64, l2, tflops, tensor)
     return GPU(name, cc, memory.gb, memory.gb_per_s, *chip, sources)
 
 
@@ -108,17 +111,17 @@ _TABLE = (
          chip="deviceQuery of the CUDA samples, run on a DGX Spark",
          published="A. Skende, NVIDIA, Hot Chips 2025"),
     _gpu("RTX 3090", (8, 6), 82, 1695, 6.0, 35.6,
-         chip=_GA102, published=_GA102),
+         chip=_GA102, published=_GA102, tensor=284.0),
     _gpu("RTX 4090", (8, 9), 128, 2520, 72.0, 82.6,
-         chip=_ADA, published=_ADA),
+         chip=_ADA, published=_ADA, tensor=660.6),
     _gpu("A100", (8, 0), 108, 1410, 40.0, 19.5,
-         chip=_GA100, published=_A100, lanes=64),
+         chip=_GA100, published=_A100, tensor=624.0, lanes=64),
     _gpu("H100", (9, 0), 132, 1980, 50.0, 67.0,
          chip="deviceQuery of the CUDA samples, run on an H100 80GB HBM3",
-         published=_H100),
+         published=_H100, tensor=1979.0),
     _gpu("H200", (9, 0), 132, 1980, None, 67.0,
          chip="the GH100 of the H100 SXM; 132 x 128 x 2 x 1.98 GHz is the datasheet's "
-         "67 TFLOP/s", published=_H200),
+         "67 TFLOP/s", published=_H200, tensor=1979.0),
     _gpu("B200", (10, 0), 148, 1965, 126.5, 80.0,
          chip=f"{_B200_DRIVER}; clock: nvidia-smi, greatest SM clock",
          published="NVIDIA Blackwell Architecture Technical Brief, HGX B200"),

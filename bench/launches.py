@@ -7,23 +7,18 @@ launch once on the emulator, at its full shape, or for a matvec a few blocks of 
 
 import math
 from dataclasses import dataclass, field
-from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 
-from zerfoo_numba import synth
 from zerfoo_numba.config import ModelConfig
 from zerfoo_numba.devices import Buffer, Device, triple
 from zerfoo_numba.devices.emulator import EmulatorDevice
 from zerfoo_numba.errors import InputError
-from zerfoo_numba.gguf_file import TYPE_BY_NAME, Tensor, open_gguf
-from zerfoo_numba.kernels import matvec
 from zerfoo_numba.model import Walk
 from zerfoo_numba.ops import Call, Ops
-from zerfoo_numba.quant import packed
 
 SECTOR = 32  # bytes that one memory transaction moves at least
+PRODUCTS = ("matvec", "matmul", "matvec_int8", "matmul_int8", "matvec_prologue")
 SAMPLE = 8  # blocks after which the sectors of a matvec's rows lie as before (see `sampled`)
 
 
@@ -54,12 +49,19 @@ class Launch:
 
 
 class RecordingDevice(Device):
-    """Gives out addresses without memory behind them and keeps the launches it is asked for."""
+    """Gives out addresses without memory behind them and keeps the launches it is asked for.
+
+    They are those of the device `like`, if one is given: its chunk, its fusions, its kernels.
+    """
 
     name = "recording"
+    CHOICES = ("chunk", "threads", "fusions", "attention_splits", "attention_piece", "broadcasts",
+               "tensor_cores")  # fmt: skip
 
-    def __init__(self):
+    def __init__(self, like=None):
         super().__init__()
+        for name in self.CHOICES if like is not None else ():
+            setattr(self, name, getattr(like, name))
         self.launches = []
         self._end, self._names, self._sizes = 256, {}, {}
 
@@ -110,57 +112,24 @@ class Group:
     weight_bytes: int = 0
 
 
-def header(model):
-    """What a walk needs to know of `model`, the name of a synthetic shape or a GGUF file's path.
-
-    An object with `.path`, `.metadata` and `.tensors`; the matrices of a shape have no memory.
-    """
-    if model not in synth.SHAPES:
-        if not Path(model).exists():
-            known = ", ".join(synth.SHAPES)
-            raise InputError(f"{model} is neither a file nor one of the synthetic models {known}")
-        return open_gguf(model)
-    shape = synth.SHAPES[model]
-    recipe = synth.RECIPES[shape.quantization]
-    tensors = {
-        name: Tensor(dims, kind, _absent(dims, kind))
-        for name, (dims, kind) in synth.shape_tensors(shape, recipe).items()
-    }
-    metadata = synth.shape_metadata(model, shape, recipe)
-    return SimpleNamespace(
-        path=model, metadata=metadata, tensors=tensors, release_memory=_nothing, check_size=_nothing
-    )
-
-
-def _nothing():
-    """There is no file whose pages could be let go, or that could have been cut off."""
-
-
-def _absent(dims, kind):
-    block = TYPE_BY_NAME[kind]
-    nbytes = math.prod(dims) // block.block_size * block.block_bytes
-    data = np.zeros(nbytes if len(dims) == 1 else 1, np.uint8)
-    return np.broadcast_to(data, nbytes)
-
-
-def record(gguf, tokens, cached, cache_type, activation="float"):
+def record(gguf, tokens, cached, cache_type, activation="float", like=None, fuse=True):
     """The groups of a step over `tokens` after `cached` others; one token is a greedy decode step.
 
-    `gguf` as from `header`; more tokens than pass through the layers together: InputError.
+    `gguf` as from bench.model_header; InputError for more tokens than one chunk of a prefill.
     """
-    calls, launches = recorded(gguf, tokens, cached, cache_type, activation)[1:]
+    calls, launches = recorded(gguf, tokens, cached, cache_type, activation, like, fuse)[1:]
     return grouped(gguf, calls, launches)
 
 
-def recorded(gguf, tokens, cached, cache_type, activation="float"):
+def recorded(gguf, tokens, cached, cache_type, activation="float", like=None, fuse=True):
     """(the walk, the calls and the launches in their order) of the step that `record` describes."""
-    device = RecordingDevice()
+    device = RecordingDevice(like)
     chunk = device.chunk
     if tokens > chunk:
         raise InputError(f"a prefill of {tokens} tokens is more than one chunk of {chunk}")
     ops = Ops(device)
-    config = ModelConfig.from_gguf(gguf)
-    walk = Walk(ops, gguf, config, cached + max(tokens, chunk) + 1, cache_type, activation)
+    room = cached + max(tokens, chunk) + 1
+    walk = Walk(ops, gguf, ModelConfig.from_gguf(gguf), room, cache_type, activation, fuse=fuse)
     ops.calls = []
     device.launches.clear()  # those that packed weights
     walk.embed(tokens)
@@ -178,7 +147,7 @@ def grouped(gguf, calls, launches):
     groups = {}
     for call, launch in zip(calls, launches, strict=True):
         key = (call.name, tuple(call.shape.items()), launch.key)
-        read = [name for name in launch.names if name in gguf.tensors]
+        read = [name for name in dict.fromkeys(launch.names) if name in gguf.tensors]
         group = groups.setdefault(key, Group(call, launch, read))
         group.launches += 1
         group.parts.update(name.split(".")[-2] for name in read)
@@ -201,13 +170,14 @@ def _attended(call, launch):
 def sampled(group):
     """Whether every block of the launch does the same, so that some of them tell of all.
 
-    A matvec's blocks take 4 rows each, or 8 of a packed layout. A row is a whole number of bytes,
-    so 8 blocks later the rows lie as they did within their 32-byte sectors, and all counts have
-    grown by the same numbers.
+    A product's blocks take as many rows each, of whole bytes: 8 blocks later the rows lie as they
+    did within their 32-byte sectors, and all counts have grown by the same numbers.
     """
-    each = {"matvec": matvec.WARPS, "matmul": matvec.WARPS, "matvec_int8": packed.ROWS}
-    rows = each.get(group.call.name)
-    return bool(rows) and group.call.shape["N"] % rows == 0 and group.launch.grid[0] > 3 * SAMPLE
+    blocks = group.launch.grid[0]
+    if group.call.name not in PRODUCTS or blocks <= 3 * SAMPLE:
+        return False
+    rows = group.call.shape.get("rows") or (group.call.shape["N"],)
+    return len(rows) == 1 and rows[0] % -(-rows[0] // blocks) == 0
 
 
 @dataclass(frozen=True)
@@ -216,8 +186,8 @@ class Counts:
 
     Sectors of 32 bytes are counted once for each request of a warp that touches them; of those,
     `weight_sectors` lie in the model's tensors, `cache_sectors` are loads from keys and values.
-    `unique_sectors` are counted once for the launch,
-    loads and stores apart: what memory must deliver and take if no cache helped.
+    `unique_sectors` are counted once for the launch, loads and stores apart: what memory must
+    deliver and take if no cache helped.
     `origin` says which blocks of the grid were run.
     """
 
@@ -227,6 +197,8 @@ class Counts:
     weight_sectors: int
     cache_sectors: int
     unique_sectors: int
+    dot_instructions: int
+    tensor_instructions: int
     origin: str
 
 
@@ -273,6 +245,7 @@ class LaunchCounter:
             sum(counters.arrays[name].loads.sectors for name in group.weights),
             sum(a.loads.sectors for n, a in counters.arrays.items() if n.endswith("_cache")),
             counters.unique_sectors,
+            *(counters.classes.get(kind, 0) for kind in ("dot", "tensor")),
         )
 
     def _buffers(self, launch, position):

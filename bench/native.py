@@ -91,10 +91,18 @@ def table(measured):
         "|---|---|" + "---:|" * len(shown),
     ]
     for r in measured["kernels"]:
-        shape = " ".join(f"{k} {v}" for k, v in r["shape"].items() if v is not None)
         cells = [_cell(c, r[c]) for c in shown]
-        lines.append(f"| {r['operation']} | {shape} | {' | '.join(cells)} |")
+        lines.append(f"| {r['operation']} | {shape_of(r)} | {' | '.join(cells)} |")
     return lines
+
+
+def shape_of(r):
+    return " ".join(f"{k} {_plain(v)}" for k, v in r["shape"].items() if v is not None)
+
+
+def _plain(value):
+    """The same of a tuple and of the list that JSON makes of it."""
+    return "+".join(map(str, value)) if isinstance(value, tuple | list) else value
 
 
 def _cell(column, value):
@@ -126,7 +134,7 @@ def markdown(document):
             found = slow(measured, max(bandwidth.values()))
             lines += ["Under half of the read bandwidth when cold:", ""]
             lines += [
-                f"- {r['operation']} {r['shape']}: {r['cold_gb_s']:.2f} GB/s, "
+                f"- {r['operation']} {shape_of(r)}: {r['cold_gb_s']:.2f} GB/s, "
                 f"{r['share']:.2%} of the step"
                 for r in found
             ] or ["- none"]

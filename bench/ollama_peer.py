@@ -27,7 +27,8 @@ class Ollama:
         self.url = host if "://" in host else f"http://{host}"
         self.prompts = 0
         self.options = {"temperature": 0, "num_ctx": context, "num_thread": threads}
-        self.about = {"version": self._ask("GET", "/api/version")["version"]}
+        version = self._ask("GET", "/api/version").get("version", "unknown")
+        self.about = {"version": version, "prompt": "its own tokens of a text, about as many"}
         digest = self._upload(path)
         files = {Path(path).name: digest}
         self._ask("POST", "/api/create", {"model": NAME, "files": files, "stream": False})
@@ -43,7 +44,10 @@ class Ollama:
     def _ask(self, method, where, body=None):
         data = None if body is None else json.dumps(body).encode()
         answer = self._send(method, where, data, {"Content-Type": "application/json"})
-        return json.loads(answer) if answer else {}
+        try:
+            return json.loads(answer) if answer else {}
+        except ValueError:
+            raise ZerfooError(f"what answers {where} at OLLAMA_HOST is no Ollama") from None
 
     def _send(self, method, where, data, headers):
         request = urllib.request.Request(self.url + where, data, headers, method=method)
@@ -54,7 +58,7 @@ class Ollama:
             raise ZerfooError(f"Ollama answers {where} with {error.code} {error.reason}") from None
         except OSError as error:
             reason = getattr(error, "reason", error)
-            raise ZerfooError(f"Ollama at {self.url} cannot be reached: {reason}") from None
+            raise ZerfooError(f"Ollama at OLLAMA_HOST cannot be reached: {reason}") from None
 
     def _generate(self, words, count):
         self.prompts += 1

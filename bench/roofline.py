@@ -1,14 +1,19 @@
-"""The predicted roofline: python -m bench.roofline [--model gemma3-1b] [--gpu H200] [--out FOLDER]
+"""The roofline: python -m bench.roofline [--model gemma3-1b] [--device D | --gpu H200] [--out DIR]
 
-Every kernel of a decode step and of a short prefill as a point under the ceilings of a named GPU.
-No GPU is run. What a kernel must move and compute is its `cost`; what it does is counted by the PTX
-emulator; the GPU's rates come from the table in bench/gpus.py. The floor time of a launch is the
-longest of three: its unique 32-byte sectors through the memory's bandwidth, its warp instructions
-through the schedulers that its grid can occupy, its flops through the float32 pipelines. Latencies
-and launch boundaries come on top. A launch can beat its floor only where the L2 cache holds what it
-reads, or where ptxas needs fewer instructions than the PTX has.
+Every kernel of a decode step and of a short prefill as a point under the ceilings of a machine.
 
-Writes MODEL_GPU.png and MODEL_GPU.json to the folder; --json prints the JSON instead of the table.
+On a device (--device; a GPU if there is one) ceilings and kernels are measured: see
+bench/roofline_measured.py. Without a GPU, or with --gpu, they are predicted for a GPU by its name,
+and the document and its picture say so: what a kernel must move and compute is its `cost`; what it
+does is counted by the PTX emulator; the GPU's rates come from the table in bench/gpus.py. The
+predicted floor of a launch is the longest of three: its unique 32-byte sectors through the memory's
+bandwidth, its warp instructions through the schedulers that its grid can occupy, its flops through
+the pipelines of float32 or of integers. Latencies and launch boundaries come on top. A launch can
+beat its floor only where the L2 cache holds what it reads, or where ptxas needs fewer instructions
+than the PTX has.
+
+Writes a JSON file to the result store (bench/store.py) in DIR, and a picture of it beside that;
+--json prints the JSON instead of the table.
 Williams, Waterman and Patterson, Roofline, 2009.
 """
 
@@ -17,13 +22,19 @@ import dataclasses
 import json
 import math
 import sys
+import tempfile
 from pathlib import Path
 
+from bench import store
 from bench.environment import environment
 from bench.gpus import WARP, find_gpu
-from bench.launches import SECTOR, LaunchCounter, header, record
+from bench.launches import SECTOR, LaunchCounter, RecordingDevice, record
+from bench.model_header import header
 from bench.roofline_plot import draw
-from zerfoo_numba.errors import FileError, InputError, ZerfooError
+from bench.roofline_table import report
+from zerfoo_numba import synth
+from zerfoo_numba.devices import open_device
+from zerfoo_numba.errors import DeviceError, FileError, InputError, ZerfooError
 from zerfoo_numba.kernels.kv import CACHE_TYPES
 
 PREDICTED = "PREDICTED from emulator counts and published rates; no GPU was run"
@@ -41,7 +52,9 @@ ORIGINS = {
     "memory_us": "32 x unique_sectors / the GPU's gb_per_s; per launch",
     "issue_us": "32 x warp_instructions / what the schedulers under the grid issue: 4 for each "
     "multiprocessor that has a block, and no more than there are warps; per launch",
-    "arithmetic_us": "cost flops / the GPU's fma_tflops; per launch",
+    "arithmetic_us": "cost flops / the GPU's fma_tflops, or dp4a_tops or tensor_tops where that is "
+    "the pipeline, 0 where no rate of it is published; per launch",
+    "pipeline": "tensor where mma instructions were counted, else dot where dp4a were",
     "floor_us": "the greatest of the three; per launch",
     "intensity": "cost flops / (32 x unique_sectors)",
     "tflops": "cost flops / floor_us",
@@ -52,31 +65,55 @@ def label(group):
     """(operation, shape) as a reader would write them."""
     shape, parts = group.call.shape, " ".join(sorted(group.parts))
     match group.call.name:
+        case "matvec_group":
+            return "matvec q k v", f"{_types(shape)} {sum(shape['rows'])}x{shape['K']}"
+        case "matvec_gated":
+            return "matvec gate up", f"{_types(shape)} 2x{shape['N']}x{shape['K']}"
+        case "matvec_prologue":
+            parts = " ".join(sorted(name for name in group.parts if "norm" not in name))
+            return f"prologue {parts}", f"{_types(shape)} {sum(shape['rows'])}x{shape['K']}"
+        case "matvec_gated_prologue":
+            return "prologue gate up", f"{_types(shape)} 2x{shape['N']}x{shape['K']}"
         case name if {"type_name", "N", "K"} <= shape.keys():
             return f"{name} {parts}", f"{shape['type_name']} {shape['N']}x{shape['K']}"
-        case "attention_decode" | "attention_prefill" as name:
+        case "attention_decode" | "attention_prefill" | "attention_append" as name:
             seen, window = shape["S"] + shape["T"], shape["window"]
             return name, f"{min(seen, window or seen)} keys{', window' * bool(window)}"
         case name:
-            return name, " ".join(f"{k}={v}" for k, v in shape.items() if k in "TDFV")
+            return name, " ".join(f"{k}={v}" for k, v in shape.items() if k in "TDFKV")
 
 
-def floors(gpu, launch, cost, counts):
+def _types(shape):
+    return "+".join(dict.fromkeys(shape["types"]))
+
+
+def floors(gpu, group, counts):
     """(memory, issue, arithmetic) in microseconds: what one launch takes at the least, by each."""
-    issue_rate = gpu.issue_lanes(launch.blocks, launch.warps)
+    issue_rate = gpu.issue_lanes(group.launch.blocks, group.launch.warps)
     return {
         "memory": 1e6 * SECTOR * counts.unique_sectors / gpu.bytes_per_s,
         "issue": 1e6 * WARP * counts.warp_instructions / issue_rate,
-        "arithmetic": cost.flops / gpu.fma_tflops / 1e6,
+        "arithmetic": group.call.cost.flops / arithmetic_tops(gpu, counts) / 1e6,
     }
 
 
-def point(gpu, group, counts):
-    """One kernel of a step as a JSON-ready record."""
+def pipeline(counts):
+    """What the launch multiplies on, by the instructions that were counted."""
+    if counts.tensor_instructions:
+        return "tensor"
+    return "dot" if counts.dot_instructions else "float32"
+
+
+def arithmetic_tops(gpu, counts):
+    """10^12 operations a second of the launch's pipeline; no bound where none is published."""
+    rates = {"tensor": gpu.tensor_tops or math.inf, "dot": gpu.dp4a_tops}
+    return rates.get(pipeline(counts), gpu.fma_tflops)
+
+
+def counted(group, counts):
+    """What one kernel of a step must do and does, whatever it runs on."""
     operation, shape = label(group)
     cost, launch = group.call.cost, group.launch
-    times = floors(gpu, launch, cost, counts)
-    limit = max(times, key=times.get)
     return {
         "operation": operation,
         "shape": shape,
@@ -94,18 +131,34 @@ def point(gpu, group, counts):
         "cache_sectors": counts.cache_sectors,
         "unique_sectors": counts.unique_sectors,
         "counted": counts.origin,
+        "pipeline": pipeline(counts),
+    }
+
+
+def point(gpu, group, counts):
+    """One kernel of a step as a JSON-ready record."""
+    cost = group.call.cost
+    times = floors(gpu, group, counts)
+    limit = max(times, key=times.get)
+    intensity = cost.flops / (SECTOR * counts.unique_sectors)
+    return {
+        **counted(group, counts),
         **{f"{name}_us": time for name, time in times.items()},
         "floor_us": times[limit],
         "limit": limit,
-        "intensity": cost.flops / (SECTOR * counts.unique_sectors),
+        "intensity": intensity,
         "cost_intensity": cost.flops / cost.bytes,
+        "roof_tflops": min(arithmetic_tops(gpu, counts), intensity * gpu.gb_per_s / 1e3),
         "tflops": cost.flops / times[limit] / 1e6,
     }
 
 
-def step(gpu, counter, gguf, tokens, cached, cache_type):
-    """The record of a step over `tokens` after `cached`: its points, slowest first, and sums."""
-    groups = record(gguf, tokens, cached, cache_type)
+def step(gpu, counter, gguf, tokens, cached, settings):
+    """The record of a step over `tokens` after `cached`: its points, slowest first, and sums.
+
+    settings: (type of the KV cache, of the activations).
+    """
+    groups = record(gguf, tokens, cached, *settings)
     points = [point(gpu, group, counter.count(group, cached)) for group in groups]
     points.sort(key=lambda p: -p["launches"] * p["floor_us"])
 
@@ -123,104 +176,101 @@ def step(gpu, counter, gguf, tokens, cached, cache_type):
     return {"tokens": tokens, "cached": cached, "sums": sums, "points": points}
 
 
-def predict(model, gpu, cached=1024, tokens=32, cache_type="f32"):
+def predict(model, gpu, cached=1024, tokens=32, cache_type="f16", activation="int8"):
     """The whole document: decode of one token after `cached`, prefill of `tokens` after none."""
+    if tokens > RecordingDevice.chunk:
+        raise InputError(f"--tokens takes at most {RecordingDevice.chunk}, one chunk of a prefill")
     gguf = header(model)
     counter = LaunchCounter(gpu.cc)
     rates = ("fma_tflops", "dp4a_tops", "issue_per_s")
-    cc = ".".join(map(str, gpu.cc))
+    cc, settings = ".".join(map(str, gpu.cc)), (cache_type, activation)
+    steps = {
+        "decode": step(gpu, counter, gguf, 1, cached, settings),
+        "prefill": step(gpu, counter, gguf, tokens, 0, settings),
+    }
+    compute = [
+        [f"FMA {gpu.fma_tflops:.3g} TFLOP/s", gpu.fma_tflops],
+        [f"dp4a at most {gpu.dp4a_tops:.3g} Top/s", gpu.dp4a_tops],
+    ]
+    used = {p["pipeline"] for record in steps.values() for p in record["points"]}
+    if "tensor" in used and gpu.tensor_tops:
+        compute.append([f"8-bit tensor cores {gpu.tensor_tops:.4g} Top/s", gpu.tensor_tops])
     return {
         "kind": "roofline",
-        "predicted": PREDICTED,
-        "model": Path(model).stem,
+        "origin": PREDICTED,
+        "model": store.model_name({"model": model}),
+        "activation": activation,
         "cache_type": cache_type,
+        "device": gpu.name,
         "gpu": {**dataclasses.asdict(gpu), **{name: getattr(gpu, name) for name in rates}},
+        "roofs": {
+            "read": [[f"memory {gpu.gb_per_s:.4g} GB/s", gpu.gb_per_s]],
+            "compute": compute,
+        },
         "origins": {name: text.format(cc=cc) for name, text in ORIGINS.items()},
         "environment": environment(),
-        "decode": step(gpu, counter, gguf, 1, cached, cache_type),
-        "prefill": step(gpu, counter, gguf, tokens, 0, cache_type),
+        **steps,
     }
 
 
-HEADINGS = (
-    "operation", "shape", "launches", "blocks", "cost MB", "sectors k", "instr M", "memory us",
-    "issue us", "arith us", "floor us", "limit",
-)  # fmt: skip
-WIDTHS = (24, 18, 8, 6, 8, 9, 9, 9, 8, 8, 8, 10)
+def measured(options):
+    """The document of the model on the device that the options name."""
+    from bench.roofline_measured import measure
 
-
-def table(record):
-    """The lines of a step's table; all but the shapes are sums over the launches of the step."""
-    rows = [
-        _row(p["operation"], p["shape"], p, p["launches"], p["limit"]) for p in record["points"]
-    ]
-    rows.append(_row("sum", "", record["sums"], 1, ""))
-    for row in (HEADINGS, *rows):
-        cells = zip(row, WIDTHS, strict=True)
-        yield " ".join(
-            f"{text:<{width}.{width}}" if i < 2 else f"{text:>{width}}"
-            for i, (text, width) in enumerate(cells)
-        )
-
-
-def _row(operation, shape, figures, times, limit):
-    def cell(name, unit, digits):
-        return f"{times * figures[name] / unit:.{digits}f}"
-
-    blocks = str(math.prod(figures["grid"])) if "grid" in figures else ""
-    return (
-        operation, shape, str(figures["launches"]), blocks, cell("cost_bytes", 1e6, 3),
-        cell("sectors", 1e3, 1), cell("thread_instructions", 1e6, 2), cell("memory_us", 1, 2),
-        cell("issue_us", 1, 2), cell("arithmetic_us", 1, 2), cell("floor_us", 1, 2), limit,
-    )  # fmt: skip
-
-
-def report(document):
-    """The document as text."""
-    gpu = document["gpu"]
-    yield f"{document['model']} on {gpu['name']}: {document['predicted']}"
-    for name in ("decode", "prefill"):
-        record = document[name]
-        sums = record["sums"]
-        yield f"\n{name}: {record['tokens']} token(s) after {record['cached']}"
-        yield from table(record)
-        yield (
-            f"{sums['memory_us']:.0f} us by memory, {sums['issue_us']:.0f} us by issue; launch by "
-            f"launch {sums['floor_us']:.0f} us, which is {sums['tokens_per_s_at_most']:.0f} "
-            f"tokens/s; {sums['launches']} launch boundaries come on top"
-        )
+    with tempfile.TemporaryDirectory() as folder:
+        path = options.model
+        if path in synth.SHAPES:
+            path = str(Path(folder) / "model.gguf")
+            synth.synthesize(options.model, path)
+        return measure(
+            path, store.model_name({"model": options.model}), options.device, options.cached,
+            options.tokens, options.cache_type, options.activation, options.largest,
+        )  # fmt: skip
 
 
 def write(document, folder):
-    """MODEL_GPU.json and .png in `folder`; -> their paths."""
-    stem = f"{document['model']}_{document['gpu']['name'].replace(' ', '')}"
-    paths = folder / f"{stem}.json", folder / f"{stem}.png"
+    """The document in the store in `folder`, and its picture; -> their paths."""
+    path = store.write("roofline", document, folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        paths[0].write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-        draw(document, paths[1])
+        draw(document, path.with_suffix(".png"))
     except OSError as error:
         raise FileError(f"{folder} cannot be written ({error.strerror}); try --out") from error
-    return paths
+    return path, path.with_suffix(".png")
+
+
+def has_gpu():
+    try:
+        open_device("cuda")
+    except DeviceError:
+        return False
+    return True
 
 
 def main(argv=None):
     first = __doc__.split("\n")[0]
     parser = argparse.ArgumentParser(prog="python -m bench.roofline", description=first)
     parser.add_argument("--model", default="gemma3-1b", help="a synthetic model or a GGUF file")
-    parser.add_argument("--gpu", default="H200")
-    parser.add_argument("--out", type=Path, default=Path("reports/roofline"), metavar="FOLDER")
+    parser.add_argument("--device", help="measure on this device; by default cuda, if it is there")
+    parser.add_argument("--gpu", help="predict for this GPU; by default H200, where there is none")
+    parser.add_argument("--out", type=Path, default=Path("reports"), metavar="FOLDER")
     parser.add_argument("--cached", type=int, default=1024, help="tokens before the decoded one")
     parser.add_argument("--tokens", type=int, default=32, help="tokens of the prefill, 2 or more")
-    parser.add_argument("--cache-type", default="f32", choices=CACHE_TYPES)
+    parser.add_argument("--cache-type", default="f16", choices=CACHE_TYPES)
+    parser.add_argument("--activation", default="int8", choices=("float", "int8"))
+    parser.add_argument("--largest", type=int, default=256, help="MiB of the largest buffer read")
     parser.add_argument("--json", action="store_true", help="JSON on stdout instead of tables")
     options = parser.parse_args(argv)
     try:
         if options.cached < 0 or options.tokens < 2:
             raise InputError("--cached takes a number of at least 0, --tokens one of at least 2")
-        gpu = find_gpu(options.gpu)
-        limits = options.cached, options.tokens, options.cache_type
-        document = predict(options.model, gpu, *limits)
+        if options.device and options.gpu:
+            raise InputError("--device measures and --gpu predicts: give one of them")
+        if not options.gpu and (options.device or has_gpu()):
+            options.device = options.device or "cuda"
+            document = measured(options)
+        else:
+            limits = options.cached, options.tokens, options.cache_type, options.activation
+            document = predict(options.model, find_gpu(options.gpu or "H200"), *limits)
         paths = write(document, options.out)
     except ZerfooError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -7,34 +7,51 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from bench import picture, store
+
 # Okabe and Ito's colours, told apart by shape as well.
 LIMITS = {
     "memory": ("#0072B2", "o", "memory bandwidth"),
     "issue": ("#D55E00", "^", "instruction issue"),
-    "arithmetic": ("#009E73", "s", "float32 arithmetic"),
+    "arithmetic": ("#009E73", "s", "arithmetic"),
 }
+STYLES = ("-", "--", "-.")  # of the roofs of arithmetic
 INK, GREY, LIGHT = "#222222", "#777777", "#c8c8c8"
 FONT = 11
-LABEL_SPACING = 0.058  # of the panel's height
+LABEL_SPACING = 0.058  # of the panel's height, or less where many labels share it
 
 
 def draw(document, path):
     """Write the picture as a PNG of 1650 x 1800 pixels."""
     figure = Figure(figsize=(11, 12), dpi=150, facecolor="white")
     FigureCanvasAgg(figure)
-    gpu = document["gpu"]
-    title = f"Predicted roofline: {document['model']} on one NVIDIA {gpu['name']}"
+    word = "Measured" if measured(document) else "Predicted"
+    title = f"{word} roofline: {document['model']} on {document['device']}"
     figure.text(0.03, 0.975, title, fontsize=FONT + 5, weight="bold", color=INK, va="top")
-    figure.text(0.03, 0.948, document["predicted"], fontsize=FONT, color=INK, va="top")
+    settings = f"{document['activation']} activations, {document['cache_type']} KV cache"
+    about = document["environment"]
+    origin = f"Commit {about['build_commit']}{'+changes' * about.get('tree_dirty', False)}"
+    origin = origin if measured(document) else document["origin"]
+    figure.text(0.03, 0.948, f"{origin}; {settings}", fontsize=FONT, color=INK, va="top")
     panels = ((0.56, document["decode"]), (0.135, document["prefill"]))
-    limits = _limits(gpu, [p for _, step in panels for p in drawn(step)])
+    roofs = document["roofs"]
+    limits = _limits(roofs, [p for _, step in panels for p in drawn(step)])
     for bottom, step in panels:
-        axes = figure.add_axes((0.085, bottom, 0.5, 0.34))
+        axes = figure.add_axes((0.085, bottom, 0.47, 0.34))
         _frame(axes, step, limits)
-        _ceilings(axes, gpu, limits)
-        _points(axes, gpu, step)
-    _legend(figure)
-    figure.savefig(path)
+        _ceilings(axes, roofs, limits)
+        _points(axes, step)
+    _legend(figure, document)
+    picture.save(figure, path, [store.digest(document)])
+
+
+def measured(document):
+    return "step_us" in document["decode"]["sums"]
+
+
+def time_of(p):
+    """Microseconds of one launch: measured, or the predicted floor."""
+    return p.get("measured_us", p["floor_us"])
 
 
 def drawn(step):
@@ -42,26 +59,37 @@ def drawn(step):
     return [p for p in step["points"] if p["cost_flops"]]
 
 
-def _limits(gpu, points):
-    """((lowest, highest) intensity, (lowest, highest) rate), with room for the roofs' names."""
+def _limits(roofs, points):
+    """((lowest, highest) intensity, (lowest, highest) rate), with room for the roofs' names
+    left and right of the points."""
     x = [p["intensity"] for p in points]
     y = [p["tflops"] for p in points]
-    ridge = 1e3 * gpu["dp4a_tops"] / gpu["gb_per_s"]
-    return (min(x) / 2, max(1.5 * max(x), 20 * ridge)), (min(y) / 2.5, 2.2 * gpu["dp4a_tops"])
+    top = max(rate for _, rate in roofs["compute"])
+    ridge = 1e3 * top / roofs["read"][-1][1]
+    right = max(25 * max(x), 20 * ridge)
+    left = min(x) / 8
+    bottom = min(min(y) / 2.5, left * roofs["read"][-1][1] / 1e3)
+    return (left, right), (bottom, 2.5 * max(top, *y))
 
 
 def _frame(axes, step, limits):
     sums = step["sums"]
     tokens = f"{step['tokens']} tokens" if step["tokens"] > 1 else "1 token"
     name = "Prefill" if step["tokens"] > 1 else "Decode"
+    times = f"floors {_time(sums['memory_us'])} by memory"
+    if "step_us" in sums:
+        times = f"{_time(sums['step_us'])}; memory alone {_time(sums['memory_us'])}"
+    elif sums.get("issue_us"):
+        times += f", {_time(sums['issue_us'])} by issue"
     axes.set_title(
-        f"{name}, {tokens} after {step['cached']}: {sums['launches']} launches, floors "
-        f"{_time(sums['memory_us'])} by memory, {_time(sums['issue_us'])} by issue",
+        f"{name}, {tokens} after {step['cached']}: {sums['launches']} launches, {times}",
         loc="left", fontsize=FONT + 1, color=INK, pad=8,
     )  # fmt: skip
     axes.set(xscale="log", yscale="log", xlim=limits[0], ylim=limits[1])
     axes.set_xlabel("arithmetic intensity, flop per byte of memory traffic", fontsize=FONT)
-    axes.set_ylabel("attainable rate, TFLOP/s", fontsize=FONT)
+    axes.set_ylabel(
+        f"{'measured' if 'step_us' in sums else 'attainable'} rate, TFLOP/s", fontsize=FONT
+    )
     axes.tick_params(labelsize=FONT - 1)
     axes.grid(True, which="major", color="#ececec", linewidth=0.8)
     axes.set_axisbelow(True)
@@ -69,24 +97,27 @@ def _frame(axes, step, limits):
         axes.spines[side].set_visible(False)
 
 
-def _ceilings(axes, gpu, limits):
-    """Bandwidth, then the float32 roof to its right and, dashed, the roof of 8-bit dot products."""
-    (low, high), _ = limits
-    slope = gpu["gb_per_s"] / 1e3  # TFLOP/s for each flop per byte
-    bandwidth = f"memory {gpu['gb_per_s'] / 1e3:.3g} TB/s"
-    roofs = (
-        (gpu["fma_tflops"], "-", f"FMA {gpu['fma_tflops']:.3g} TFLOP/s"),
-        (gpu["dp4a_tops"], "--", f"dp4a at most {gpu['dp4a_tops']:.3g} Top/s"),
-    )
-    for rate, style, text in roofs:
-        axes.plot([rate / slope, high], [rate, rate], style, color=INK, linewidth=1.5)
-        axes.text(high, 1.08 * rate, text, ha="right", va="bottom", fontsize=FONT - 1, color=INK)
-    ridge = gpu["dp4a_tops"] / slope
-    axes.plot([low, ridge], [low * slope, ridge * slope], "-", color=INK, linewidth=1.5)
-    axes.annotate(
-        bandwidth, (1.2 * low, 1.2 * low * slope), (-3, 6), textcoords="offset points",
-        fontsize=FONT - 1, color=INK, rotation=_angle(axes, limits), rotation_mode="anchor",
-    )  # fmt: skip
+def _ceilings(axes, roofs, limits):
+    """The bandwidth of memory, those of caches above it, and the rates of arithmetic."""
+    (low, high), (bottom, _) = limits
+    top = max(rate for _, rate in roofs["compute"])
+    memory = roofs["read"][-1][1] / 1e3  # TFLOP/s for each flop per byte
+    for (text, rate), style in zip(roofs["compute"], STYLES, strict=False):
+        axes.plot([rate / memory, high], [rate, rate], style, color=INK, linewidth=1.5)
+        axes.text(
+            high, 1.1 * rate, text, ha="right", va="bottom", fontsize=FONT - 1, color=INK, zorder=4,
+            bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1},
+        )  # fmt: skip
+    for text, gb_per_s in roofs["read"]:
+        slope, last = gb_per_s / 1e3, gb_per_s / 1e3 == memory
+        color, width = (INK, 1.5) if last else (GREY, 1.0)
+        ridge, start = top / slope, max(1.5 * low, 1.5 * bottom / slope)
+        axes.plot([low, ridge], [low * slope, top], "-", color=color, linewidth=width)
+        axes.annotate(
+            text, (start, start * slope), (-3, 6 if last else 4),
+            textcoords="offset points", fontsize=FONT - 1, color=color,
+            rotation=_angle(axes, limits), rotation_mode="anchor",
+        )  # fmt: skip
 
 
 def _angle(axes, limits):
@@ -96,15 +127,15 @@ def _angle(axes, limits):
     return np.degrees(np.arctan2(box.height / decades[1], box.width / decades[0]))
 
 
-def _points(axes, gpu, step):
-    """Markers, a thin line up to what memory would allow, and labels in the right margin."""
+def _points(axes, step):
+    """Markers, a thin line up to the roof over them, and labels in the right margin."""
     points = sorted(drawn(step), key=lambda p: (-p["tflops"], p["intensity"]))
-    total = step["sums"]["floor_us"]
+    total = sum(p["launches"] * time_of(p) for p in step["points"])
     for p in points:
         color, marker, _ = LIMITS[p["limit"]]
-        roof = min(gpu["fma_tflops"], p["intensity"] * gpu["gb_per_s"] / 1e3)
-        axes.plot([p["intensity"]] * 2, [p["tflops"], roof], ":", color=color, linewidth=1)
-        size = 40 + 400 * p["launches"] * p["floor_us"] / total
+        ends = [p["tflops"], p["roof_tflops"]]
+        axes.plot([p["intensity"]] * 2, ends, ":", color=color, linewidth=1)
+        size = 40 + 400 * p["launches"] * time_of(p) / total
         axes.scatter(
             p["intensity"], p["tflops"], s=size, marker=marker, color=color,
             edgecolor="white", linewidth=0.8, zorder=3,
@@ -117,18 +148,19 @@ def _heights(axes, points):
     """Heights of the labels in the panel, near their points' own and never closer than a line."""
     own = [axes.transAxes.inverted().transform(axes.transData.transform((1, p["tflops"])))[1]
            for p in points]  # fmt: skip
+    spacing = min(LABEL_SPACING, 0.99 / max(1, len(points) - 1))
     heights = []
     for y in own:  # from the top down
-        heights.append(min(y, heights[-1] - LABEL_SPACING) if heights else min(y, 0.98))
-    shift = max(0.0, 0.01 - heights[-1])
-    for i in range(len(heights) - 1, -1, -1):  # pushed up again from below, as far as needed
-        floor = heights[i + 1] + LABEL_SPACING if i + 1 < len(heights) else heights[i] + shift
-        heights[i] = max(heights[i], floor)
+        heights.append(min(y, heights[-1] - spacing) if heights else min(y, 1.0))
+    least = 0.0
+    for i in reversed(range(len(heights))):  # pushed up again from below, as far as needed
+        heights[i] = max(heights[i], least)
+        least = heights[i] + spacing
     return heights
 
 
 def _margin_label(axes, p, y, total):
-    time = p["launches"] * p["floor_us"]
+    time = p["launches"] * time_of(p)
     shape = re.sub(r"(?<=\d)x(?=\d)", "\N{MULTIPLICATION SIGN}", p["shape"])
     text = f"{p['operation']} {shape}  {_time(time)}"
     axes.annotate(
@@ -143,10 +175,13 @@ def _time(us):
     return f"{us / 1e3:.3g} ms" if us >= 1e3 else f"{us:.3g} µs"
 
 
-def _legend(figure):
+def _legend(figure, document):
+    steps = (document["decode"], document["prefill"])
+    bounds = {p["limit"] for step in steps for p in step["points"]}
     handles = [
         Line2D([], [], linestyle="", marker=marker, color=color, markersize=9, label=text)
-        for color, marker, text in LIMITS.values()
+        for name, (color, marker, text) in LIMITS.items()
+        if name in bounds
     ]
     handles.append(Line2D([], [], linestyle=":", color=GREY, label="gap to the roof"))
     figure.legend(
@@ -154,7 +189,11 @@ def _legend(figure):
         fontsize=FONT, title="What binds (larger: more of the step's time; bold: over a tenth)",
         title_fontsize=FONT, alignment="left", handletextpad=0.4, columnspacing=1.6,
     )  # fmt: skip
-    figure.text(
-        0.03, 0.014, "Floors only: latency, caches and launch boundaries are left out. Times: all "
-        "launches of the step.", fontsize=FONT - 1, color=GREY,
-    )  # fmt: skip
+    note = (
+        "Times: all launches of the step, the boundaries between them included. Traffic: counted "
+        "by the emulator."
+        if measured(document)
+        else "Floors only: latency, caches and launch boundaries are left out. Times: all "
+        "launches of the step."
+    )
+    figure.text(0.03, 0.014, note, fontsize=FONT - 1, color=GREY)

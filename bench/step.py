@@ -23,9 +23,11 @@ import numpy as np
 import zerfoo_numba
 from bench.environment import environment
 from bench.gpus import BOUNDARY_US, find_gpu
-from bench.launches import SECTOR, LaunchCounter, grouped, header, record, recorded
+from bench.launches import SECTOR, LaunchCounter, grouped, record, recorded
+from bench.model_header import header
 from bench.roofline import ORIGINS, point
 from bench.step_plot import draw
+from bench.tps import FUSE, fusions
 from zerfoo_numba import synth
 from zerfoo_numba.errors import InputError, ZerfooError
 from zerfoo_numba.kernels.kv import CACHE_TYPES
@@ -34,10 +36,11 @@ PREDICTED = "predicted from emulator counts and published rates"
 REPEATS = 5
 
 
-def step(model, gpu, cached=1024, cache_type="f32", activation="float", boundary_us=BOUNDARY_US):
-    """The document of one greedy token after `cached` others."""
+def step(model, gpu, cached=1024, cache_type="f32", activation="float", boundary_us=BOUNDARY_US,
+         fuse=True):  # fmt: skip
+    """The document of one greedy token after `cached` others; `fuse` as of `load_model`."""
     gguf = header(model)
-    walk, calls, launches = recorded(gguf, 1, cached, cache_type, activation)
+    walk, calls, launches = recorded(gguf, 1, cached, cache_type, activation, fuse=fuse)
     counter = LaunchCounter(gpu.cc)
     groups = grouped(gguf, calls, launches)
     operations = [point(gpu, group, counter.count(group, cached)) for group in groups]
@@ -45,16 +48,18 @@ def step(model, gpu, cached=1024, cache_type="f32", activation="float", boundary
     return {
         "kind": "step",
         "origin": PREDICTED,
-        "model": Path(model).stem,
+        "model": Path(model).name.removesuffix(".gguf"),
         "gpu": gpu.name,
         "cached": cached,
         "cache_type": cache_type,
         "activation": activation,
+        "fusions": sorted(walk.fusions),
         "boundary_us": boundary_us,
         "origins": {name: text.format(cc=cc) for name, text in ORIGINS.items()},
         "environment": environment(),
         **figures(operations, boundary_us),
         "memory_bytes": memory(walk),
+        "arena_bytes": arena(walk.plan),
         "operations": operations,
     }
 
@@ -99,15 +104,22 @@ def memory(walk):
     return held
 
 
-def measured(path, device, cached, cache_type, activation):
+def arena(plan):
+    """Bytes of the buffers between the operations: shared, as they would be each alone, and the
+    most that is live at once. They hold a whole chunk of a prefill, and serve a step too."""
+    return {"size": plan.size, "unshared": plan.unshared, "peak": plan.peak}
+
+
+def measured(path, device, cached, cache_type, activation, fuse):
     """{(operation, shape): seconds of one launch}, and the seconds of the whole step.
 
     An operation's launches make one graph, replayed REPEATS times; the median counts. Boundaries
     between the launches are part of it.
     """
     model = zerfoo_numba.load_model(
-        path, device=device, context=cached + 64, cache_type=cache_type, activation=activation
-    )
+        path, device=device, context=cached + 64, cache_type=cache_type, activation=activation,
+        fuse=fuse,
+    )  # fmt: skip
     walk, device = model.walk, model.device
     walk.take([0], cached)
     launch, noted = device.launch, []
@@ -140,13 +152,14 @@ def measured(path, device, cached, cache_type, activation):
 def add_measured(document, device, model):
     """The times of `device` beside those that were predicted."""
     settings = (document["cached"], document["cache_type"], document["activation"])
+    fuse = set(document["fusions"])
     with tempfile.TemporaryDirectory() as folder:
         path = model
         if model in synth.SHAPES:
             path = str(Path(folder) / "model.gguf")
             synth.synthesize(model, path)
-        times, whole = measured(path, device, *settings)
-    groups = record(header(model), 1, *settings)
+        times, whole = measured(path, device, *settings, fuse)
+    groups = record(header(model), 1, *settings, fuse=fuse)
     for operation, group in zip(document["operations"], groups, strict=True):
         seconds = times[group.call.name, *group.call.shape.items()]
         operation["measured_us"] = 1e6 * seconds
@@ -174,6 +187,7 @@ def table(document):
         f"{document['launches_per_token']} launches, {document['requested_over_stored']:.3f} x the "
         f"bytes of weights and cache requested, "
         f"{document['thread_instructions_per_token'] / 1e6:.0f} million thread-instructions; "
+        f"an arena of {document['arena_bytes']['size'] / 1e6:.1f} MB for its buffers; "
         f"{document['floor_us']:.0f} us and {document['boundaries_us']:.0f} us of boundaries: "
         f"{document['tokens_per_s_at_most']:.0f} tokens/s at most"
         + (f"; measured {document['measured_us']:.0f} us on {document['device']}" if timed else "")
@@ -188,6 +202,7 @@ def main(argv=None):
     parser.add_argument("--cached", type=int, default=1024, help="tokens before the decoded one")
     parser.add_argument("--cache-type", default="f32", choices=CACHE_TYPES)
     parser.add_argument("--activation", default="float", choices=("float", "int8"))
+    parser.add_argument("--fuse", type=fusions, default=True, metavar="NAMES", help=FUSE)
     parser.add_argument("--boundary-us", type=float, default=BOUNDARY_US)
     parser.add_argument("--device", help="measure on this device too")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="write the JSON and a picture")
@@ -196,7 +211,7 @@ def main(argv=None):
     try:
         if o.cached < 0 or o.boundary_us < 0:
             raise InputError("--cached and --boundary-us take numbers of at least 0")
-        settings = (o.cached, o.cache_type, o.activation, o.boundary_us)
+        settings = (o.cached, o.cache_type, o.activation, o.boundary_us, o.fuse)
         document = step(o.model, find_gpu(o.gpu), *settings)
         if o.device:
             add_measured(document, o.device, o.model)

@@ -4,6 +4,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from bench import picture, store
+
 # Okabe and Ito's colours; hatches tell them apart without colour.
 PARTS = {
     "memory": ("#0072B2", "", "memory, at the GPU's bandwidth"),
@@ -54,7 +56,7 @@ def draw(document, path):
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     _texts(figure, document, height, rows)
-    figure.savefig(path)
+    picture.save(figure, path, [store.digest(document)])
 
 
 def _label(o):

@@ -7,11 +7,14 @@ sorted keys and no spaces, so that a file that was cut off or edited is refused.
   compare      what bench.compare prints: the rates of each round, ratios, missing peers by name
   step         what bench.step --json prints: PREDICTED figures, and measured ones where there are
   ceilings     what bench.ceilings --json prints
+  roofline     what bench.roofline writes, PREDICTED or measured as its `origin` says
+  vision       what bench.vision --json prints
+  quants       what bench.quants --json prints, or its quants.json
   llama-bench  a record of llama-bench's own JSON (-o json), without the path of the model
 
 Every record says what it was measured on (ENVIRONMENT). Besides types, what follows from other
 fields must do so: rates from nanoseconds, medians from samples, sums from operations. A record with
-an absolute path or the host's name is not written.
+an absolute path or the host's name is not written. Two files with the same record are refused.
 """
 
 import hashlib
@@ -22,7 +25,9 @@ import re
 import statistics
 from pathlib import Path
 
+from bench.interval import median_interval
 from zerfoo_numba.errors import FileError, InputError
+from zerfoo_numba.gguf_file import TYPE_BY_NAME
 
 SCHEMA = 1
 NUMBER = (int, float)
@@ -36,15 +41,24 @@ FIELDS = {
         "backends": str, "x_device": str, "x_median_ts": NUMBER, "x_interval_ts": list,
         "x_graph_share": NUMBER, "x_launches_per_token": NUMBER, "x_activation": str,
         "x_prefill_tokens": int, "x_prefill_samples_ns": list, "x_ids_sha256": list,
-        "x_ids_equal_without_graph": bool, "type_k": str, "n_depth": int,
+        "x_parity_ids_sha256": str, "x_ids_equal_without_graph": bool, "type_k": str,
+        "n_depth": int,
     },
     "compare": ENVIRONMENT | {"model_filename": str, "model_size": int, "missing": dict,
                               "peers": dict, "test_time": str},
     "step": {"model": str, "gpu": str, "origin": str, "launches_per_token": int,
              "tokens_per_s_at_most": NUMBER, "operations": list, "environment": dict,
              "floor_us": NUMBER, "boundaries_us": NUMBER, "requested_over_stored": NUMBER},
-    "ceilings": {"device": str, "read": list, "boundary_us": NUMBER, "barrier_us": NUMBER,
-                 "environment": dict},
+    "ceilings": {"device": str, "read": list, "rates": dict, "boundary_us": NUMBER,
+                 "barrier_us": NUMBER, "environment": dict},
+    "roofline": {"model": str, "origin": str, "device": str, "activation": str, "cache_type": str,
+                 "roofs": dict, "decode": dict, "prefill": dict, "environment": dict},
+    "vision": {"model": str, "projector": str, "device": str, "image_tokens": int, "runs": int,
+               "prepare_ms": NUMBER, "tower_ms": NUMBER, "tower_gflop": NUMBER,
+               "images_per_s": NUMBER, "prompt_tokens_per_s": NUMBER,
+               "decode_tokens_per_s": NUMBER, "samples_s": dict, "environment": dict},
+    "quants": {"accuracy": dict, "counts": dict, "speed": dict, "formats": list,
+               "environment": dict},
     "llama-bench": _LLAMA_BENCH | {"build_commit": str, "cpu_info": str},
 }  # fmt: skip
 _PATH = re.compile(r"(?:^|[\s'\"=])/(?:[\w.+-]+/)+[\w.+-]+|[A-Za-z]:\\\\")
@@ -61,17 +75,27 @@ def write(kind, record, folder):
     _refuse_private(record)
     about = record.get("environment", record)
     machine = slug((about.get("gpu") or {}).get("name") or about["cpu_info"])
-    model = Path(record.get("model_filename") or record.get("model") or "").stem
+    model = slug(model_name(record), ".")
     stored = {"schema": SCHEMA, "kind": kind, "record": record, "sha256": digest(record)}
     path = Path(folder) / machine / f"{kind}{'-' * bool(model)}{model}-{stored['sha256'][:8]}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(stored, indent=1) + "\n")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(stored, indent=1) + "\n")
+    except OSError as error:
+        raise FileError(f"{path} cannot be written: {error.strerror}") from None
     return path
 
 
-def slug(text):
-    """A folder's name: 'NVIDIA H200' becomes nvidia-h200."""
-    return re.sub(r"[^a-z0-9]+", "-", re.sub(r"\((?:R|TM)\)", "", text).lower()).strip("-")[:48]
+def slug(text, kept=""):
+    """Part of a path: 'NVIDIA H200' becomes nvidia-h200; `kept` are characters that may stay."""
+    plain = re.sub(r"\((?:R|TM)\)", "", text).lower()
+    return re.sub(rf"[^a-z0-9_{re.escape(kept)}]+", "-", plain).strip("-")[:48]
+
+
+def model_name(record):
+    """What a record calls its model, without the ending of a file."""
+    name = record.get("model_filename") or record.get("model") or ""
+    return Path(name).name.removesuffix(".gguf")
 
 
 def read(path):
@@ -96,7 +120,14 @@ def read(path):
 
 def read_all(folder):
     """[(path, kind, record)] of every result in `folder`, by path."""
-    return [(path, *read(path)) for path in sorted(Path(folder).glob("*/*.json"))]
+    found, digests = [], {}
+    for path in sorted(Path(folder).glob("*/*.json")):
+        kind, record = read(path)
+        first = digests.setdefault(digest(record), path)
+        if first is not path:
+            raise FileError(f"{path} has the same record as {first.name}; one of them is to go")
+        found.append((path, kind, record))
+    return found
 
 
 def llama_bench(record):
@@ -114,10 +145,13 @@ def check(kind, record):
         value = record[name]
         if not isinstance(value, types) or (types is not bool and isinstance(value, bool)):
             raise InputError(f"field {name} is {value!r}")
-    for name in ENVIRONMENT if kind in ("step", "ceilings") else ():
+    for name in ENVIRONMENT if "environment" in FIELDS[kind] else ():
         if name not in record["environment"]:
             raise InputError(f"the environment has no {name}")
-    CONTRADICTIONS.get(kind, lambda record: None)(record)
+    try:
+        CONTRADICTIONS.get(kind, lambda record: None)(record)
+    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
+        raise InputError(f"it has other fields than its kind ({error!r})") from None
 
 
 def _agree(what, given, computed):
@@ -134,6 +168,12 @@ def _check_tps(record):
     _agree("avg_ts", record["avg_ts"], statistics.mean(record["samples_ts"]))
     if "x_median_ts" in record:
         _agree("x_median_ts", record["x_median_ts"], statistics.median(record["samples_ts"]))
+        hashes = {record.get("x_parity_ids_sha256")}
+        if record["x_ids_equal_without_graph"] != (set(record["x_ids_sha256"]) == hashes):
+            raise InputError("x_ids_equal_without_graph is not what the hashes say")
+        bounds = median_interval(record["samples_ts"])
+        for given, computed in zip(record["x_interval_ts"], bounds, strict=True):
+            _agree("a bound of x_interval_ts", given, computed)
 
 
 def _check_compare(record):
@@ -143,6 +183,9 @@ def _check_compare(record):
             pairs = zip(rates["ours_tokens_per_s"], rates["theirs_tokens_per_s"], strict=True)
             ratios = [a / b for a, b in pairs]
             _agree(f"{what} ratio to {name}", rates["ratio"]["median"], statistics.median(ratios))
+            low, high = median_interval(ratios)
+            _agree(f"low {what} ratio to {name}", rates["ratio"]["low"], low)
+            _agree(f"high {what} ratio to {name}", rates["ratio"]["high"], high)
 
 
 def _check_step(record):
@@ -155,8 +198,53 @@ def _check_step(record):
     _agree("tokens_per_s_at_most", record["tokens_per_s_at_most"], 1e6 / whole)
 
 
+def _check_ceilings(record):
+    if not record["read"] or min(r["gb_per_s"] for r in record["read"]) <= 0:
+        raise InputError("a rate of reading is not positive")
+    for kind, rate in record["rates"].items():
+        _agree(f"the rate of {kind}", rate["tops"], statistics.median(rate["samples_tops"]))
+
+
+def _check_roofline(record):
+    memory = record["roofs"]["read"][-1][1]
+    for step in (record["decode"], record["prefill"]):
+        points, sums = step["points"], step["sums"]
+        for name in ("memory_us", "floor_us", "cost_flops", "unique_sectors"):
+            _agree(f"the sum of {name}", sums[name], sum(p["launches"] * p[name] for p in points))
+        for p in points:
+            nbytes = 32 * p["unique_sectors"]
+            _agree("memory_us", p["memory_us"], nbytes / memory / 1e3)
+            _agree("an intensity", p["intensity"], p["cost_flops"] / nbytes)
+            time = p.get("measured_us", p["floor_us"])
+            _agree("a rate in tflops", p["tflops"], p["cost_flops"] / time / 1e6)
+        if "step_us" in sums:
+            _agree("tokens_per_s", sums["tokens_per_s"], 1e6 * step["tokens"] / sums["step_us"])
+
+
+def _check_vision(record):
+    median = {name: statistics.median(values) for name, values in record["samples_s"].items()}
+    for name in ("prepare", "tower"):
+        _agree(f"{name}_ms", record[f"{name}_ms"], 1e3 * median[name])
+    whole = median["prepare"] + median["tower"]
+    _agree("images_per_s", record["images_per_s"], 1 / whole)
+    for name, what in (("prompt", "prefill"), ("decode", "decode")):
+        tokens = record["prompt_tokens" if name == "prompt" else "decoded_tokens"]
+        _agree(f"{name}_tokens_per_s", record[f"{name}_tokens_per_s"], tokens / median[what])
+
+
+def _check_quants(record):
+    for f in record["formats"]:
+        if block := TYPE_BY_NAME.get(f["name"]):
+            bits = 8 * block.block_bytes / block.block_size
+            _agree(f"bits per weight of {f['name']}", f["bits_per_weight"], bits)
+        if f["errors"] and not 0 <= f["errors"]["float"]["top1_agreement"] <= 1:
+            raise InputError(f"the top-1 agreement of {f['name']} is no share")
+
+
 CONTRADICTIONS = {
     "tps": _check_tps, "llama-bench": _check_tps, "compare": _check_compare, "step": _check_step,
+    "ceilings": _check_ceilings, "roofline": _check_roofline, "vision": _check_vision,
+    "quants": _check_quants,
 }  # fmt: skip
 
 

@@ -3,7 +3,8 @@
 The procedure: prefill, a warm-up of decode steps thrown away, then N decode steps timed from the
 first to the last, greedy, with no stop at an end-of-text token and nothing read back in between;
 the whole at least three times, the median reported with its bootstrap interval and every sample.
-Afterwards the first tokens are decoded again without the graph: they must be the same.
+Afterwards all tokens of the first run are decoded again without the graph, in an own run whose
+hash stands beside: they must be the same.
 Field names are llama-bench's where it has one; ours begin with x_.
 """
 
@@ -19,10 +20,20 @@ import time
 import zerfoo_numba
 from bench.environment import environment
 from bench.interval import median_interval
+from zerfoo_numba.devices import open_device
 from zerfoo_numba.errors import ZerfooError
+from zerfoo_numba.fusion import FUSIONS
 
 WARM_UP = 16
 PROMPT = "The quick brown fox jumps over the lazy dog and"
+FUSE = f"all, or some of {','.join(FUSIONS)}; without it what is usual on the device"
+
+PROGRAMMATIC = "on cuda, whatever --device says: launch each kernel while the one before it ends"
+
+
+def fusions(text):
+    """The set of fusions that the value of --fuse names."""
+    return set(FUSIONS) if text == "all" else set(text.split(","))
 
 
 def measure(model, ids, count, runs, warm_up=WARM_UP, progress=lambda text: None):
@@ -38,23 +49,27 @@ def measure(model, ids, count, runs, warm_up=WARM_UP, progress=lambda text: None
             model.continue_greedy(count)
         produced = model.history(len(ids), warm_up + count + 1)
         sample = {
-            "ids": produced[:warm_up],
+            "ids": produced,
             "prefill_ns": round(prefill.seconds * 1e9),
             "decode_ns": round(decode.seconds * 1e9),
             "graph_share": model.stats.graph_share,
             "launches_per_token": model.stats.launches / (warm_up + count),
-            "ids_sha256": hashlib.sha256(str(produced).encode()).hexdigest(),
+            "ids_sha256": hashed(produced),
         }
         samples.append(sample)
         progress(f"run {run + 1} of {runs}: {count / decode.seconds:.3g} tokens/s")
     return samples
 
 
-def equal_without_graph(model, ids, produced):
-    """Whether walking every step gives the ids that were produced by replay."""
+def hashed(ids):
+    return hashlib.sha256(str(ids).encode()).hexdigest()
+
+
+def walked(model, ids, count):
+    """`count` ids after `ids`, by walking every step instead of replaying one."""
     graph, model.graph = model.graph, False
     try:
-        return model.greedy_ids(ids, len(produced)) == produced
+        return model.greedy_ids(ids, count)
     finally:
         model.graph = graph
 
@@ -72,6 +87,7 @@ def result(model, path, ids, count, samples):
     ns = [s["decode_ns"] for s in samples]
     rates = [count * 1e9 / n for n in ns]
     tensors = model.gguf.tensors.values()
+    parity = hashed(walked(model, ids, len(samples[0]["ids"])))
     return {
         **environment(),
         "gpu_info": model.device.description if model.device.name == "cuda" else "",
@@ -98,7 +114,8 @@ def result(model, path, ids, count, samples):
         "x_graph_share": min(s["graph_share"] for s in samples),
         "x_launches_per_token": samples[0]["launches_per_token"],
         "x_ids_sha256": sorted({s["ids_sha256"] for s in samples}),
-        "x_ids_equal_without_graph": equal_without_graph(model, ids, samples[0]["ids"]),
+        "x_parity_ids_sha256": parity,
+        "x_ids_equal_without_graph": {s["ids_sha256"] for s in samples} == {parity},
         "x_memory_bytes": memory_bytes(model.device),
         "x_activation": model.activation,
         "x_device": model.device.description,
@@ -123,8 +140,10 @@ def main(argv=None):
     parser.add_argument("--cache-type", default=None)
     parser.add_argument("--activation", choices=("float", "int8"))
     parser.add_argument("--depth", type=int, help="length of the prompt, made of its tokens")
-    parser.add_argument("--no-fuse", action="store_true", help="one launch for each operation")
+    parser.add_argument("--fuse", type=fusions, default=True, metavar="NAMES", help=FUSE)
+    parser.add_argument("--no-fuse", dest="fuse", action="store_false", help="each operation alone")
     parser.add_argument("--no-graph", action="store_true", help="walk every step, no replay")
+    parser.add_argument("--programmatic", action="store_true", help=PROGRAMMATIC)
     parser.add_argument("--json", action="store_true", help="JSON on stdout instead of a line")
     options = parser.parse_args(argv)
     if options.n < 1 or options.runs < 1 or (options.depth or 1) < 1:
@@ -153,9 +172,10 @@ def run(options):
         ids = [ids[i % len(ids)] for i in range(options.depth)]
     context = len(ids) + WARM_UP + options.n + 1
     start = time.perf_counter()
+    device = open_device("cuda", programmatic=True) if options.programmatic else options.device
     model = zerfoo_numba.load_model(
-        options.model, device=options.device, context=context, cache_type=options.cache_type,
-        graph=not options.no_graph, fuse=not options.no_fuse, activation=options.activation,
+        options.model, device=device, context=context, cache_type=options.cache_type,
+        graph=not options.no_graph, fuse=options.fuse, activation=options.activation,
     )  # fmt: skip
     model.device.synchronize()
     loaded = time.perf_counter() - start
@@ -165,7 +185,8 @@ def run(options):
 
     samples = measure(model, ids, options.n, options.runs, progress=progress)
     record = result(model, options.model, ids, options.n, samples)
-    switches = {"x_load_s": loaded, "x_fuse": not options.no_fuse}
+    fuse = options.fuse if isinstance(options.fuse, bool) else ",".join(sorted(options.fuse))
+    switches = {"x_load_s": loaded, "x_fuse": fuse, "x_programmatic": options.programmatic}
     return record | switches
 
 

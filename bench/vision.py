@@ -123,6 +123,7 @@ def run(options):
         image = vision_models.drawing(*SIZE)
         figures = measure(model, image, text, options.n, options.runs)
     return {
+        "kind": "vision",
         "model": name,
         "arch": model.config.arch,
         "projector": model.tower.config.projector,

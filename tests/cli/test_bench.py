@@ -11,8 +11,9 @@ import pytest
 from matplotlib.image import imread
 
 import zerfoo_numba
-from bench import launches, roofline
+from bench import launches, model_header, picture, roofline, store
 from bench.gpus import GPUS, find_gpu
+from bench.roofline_table import report
 from zerfoo_numba import synth
 from zerfoo_numba.errors import FileError, InputError
 from zerfoo_numba.gguf_file import TYPE_BY_NAME
@@ -24,12 +25,14 @@ CACHED, TOKENS = 40, 9
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    """(document on stdout, the folder) of one run of the command."""
+    """(document on stdout, the file that was written) of one run of the command."""
     folder = tmp_path_factory.mktemp("roofline")
     options = f"--model {TINY} --gpu H200 --cached {CACHED} --tokens {TOKENS} --json".split()
+    options += ["--activation", "float", "--cache-type", "f32", "--out", str(folder)]
     with contextlib.redirect_stdout(io.StringIO()) as out:
-        assert roofline.main([*options, "--out", str(folder)]) == 0
-    return json.loads(out.getvalue()), folder
+        assert roofline.main(options) == 0
+    (path,) = folder.glob("*/roofline-*.json")
+    return json.loads(out.getvalue()), path
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +57,10 @@ def test_gpu_figures_agree_with_each_other(gpu):
     assert lanes == pytest.approx(128)
     for figure in ("gb_per_s", "multiprocessors", "clock_mhz", "fma_lanes", "dp4a_lanes"):
         assert gpu.sources[figure]
-    assert (gpu.l2_mib is None) == (gpu.sources["l2_mib"] == "not confirmed")
+    for figure in ("l2_mib", "tensor_tops"):
+        assert (getattr(gpu, figure) is None) == (gpu.sources[figure] == "not confirmed")
+    if gpu.tensor_tops:  # 16 or 32 times as many 8-bit products per clock as fma; clocks differ
+        assert 7 < gpu.tensor_tops / gpu.fma_tflops < 33
 
 
 def test_small_grids_cannot_use_every_scheduler():
@@ -91,7 +97,7 @@ def test_roofline_counts_the_launches_of_the_model(written, tiny_file):
 
 
 def test_roofline_of_a_file_is_that_of_its_shape(written, tiny_file):
-    with launches.header(tiny_file) as gguf:
+    with model_header.header(tiny_file) as gguf:
         groups = launches.record(gguf, 1, CACHED, "f32")
         found = {(*roofline.label(g), g.launches, g.weight_bytes) for g in groups}
     points = written[0]["decode"]["points"]
@@ -132,7 +138,7 @@ def test_roofline_floors_follow_from_the_counts(written):
 
 
 def test_sampled_counts_equal_those_of_the_whole_grid(monkeypatch):
-    gguf = launches.header(TINY)
+    gguf = model_header.header(TINY)
     groups = [g for g in launches.record(gguf, 1, 0, "f32") if launches.sampled(g)]
     kinds = {g.call.shape["type_name"] for g in groups}
     assert len(kinds) > 2
@@ -147,22 +153,22 @@ def test_sampled_counts_equal_those_of_the_whole_grid(monkeypatch):
 
 
 def test_roofline_files_say_that_they_are_predictions(written):
-    document, folder = written
-    stored = json.loads((folder / f"{TINY}_H200.json").read_text())
-    assert stored == document
-    assert document["predicted"].startswith("PREDICTED")
+    document, path = written
+    assert store.read(path) == ("roofline", document)
+    assert document["origin"].startswith("PREDICTED")
     assert document["gpu"]["sources"]["gb_per_s"]
     assert document["environment"]["build_commit"]
     explained = set(document["origins"])
     assert {"memory_us", "issue_us", "arithmetic_us", "sectors", "intensity"} <= explained
-    text = "\n".join(roofline.report(document))
+    text = "\n".join(report(document))
     assert "PREDICTED" in text
     assert text.count("\nsum ") == 2
 
 
 def test_roofline_picture_shows_its_points(written):
-    document, folder = written
-    pixels = imread(folder / f"{TINY}_H200.png")[..., :3]
+    document, path = written
+    assert picture.sources(path.with_suffix(".png")) == [store.digest(document)]
+    pixels = imread(path.with_suffix(".png"))[..., :3]
     assert pixels.shape[:2] == (1800, 1650)
     ink = (pixels < 0.9).any(axis=-1)
     assert 0.01 < ink.mean() < 0.3
@@ -175,11 +181,13 @@ def test_roofline_picture_shows_its_points(written):
 
 @pytest.mark.parametrize(
     "options",
-    (["--model", "gemma9-1b"], ["--gpu", "Voodoo 2"], ["--tokens", "1"], ["--tokens", "65"]),
+    (["--model", "gemma9-1b"], ["--gpu", "Voodoo 2"], ["--tokens", "1"], ["--tokens", "65"],
+     ["--device", "cpu"]),
     ids=" ".join,
-)
+)  # fmt: skip
 def test_roofline_refuses_in_one_sentence(options, tmp_path, capsys):
-    assert roofline.main(["--model", TINY, "--out", str(tmp_path), *options]) == 2
+    given = ["--model", TINY, "--gpu", "H200", "--out", str(tmp_path), *options]
+    assert roofline.main(given) == 2
     out, err = capsys.readouterr()
     assert not out
     assert err.startswith("error: ")

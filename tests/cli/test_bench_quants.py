@@ -121,7 +121,7 @@ def test_writers_write_what_is_read_back(type_name):
 def test_perplexity_and_kl_are_what_they_are_called():
     V, ids = 50, [3, 1, 4, 1, 5]
     logits = np.zeros((5, V), np.float32)
-    assert quants_error.perplexity(logits, ids) == pytest.approx(V)
+    assert quants_error.perplexity([logits, logits[:3]], [ids, ids[:3]]) == pytest.approx(V)
     other = logits.copy()
     other[:, 7] = np.log(2)  # one of V is twice as likely
     expected = np.log((V + 1) / V) - np.log(2) / V
@@ -134,7 +134,7 @@ def test_a_model_from_a_file_has_a_perplexity(tmp_path):
     synth.synthesize("gemma3-tiny", path, quantization="F16")
     text.write_text("ba be bi bo bu " * 8)
     model = quants_error.FloatModel(str(path), tmp_path, str(text), 16)
-    assert len(model.ids) == 16
+    assert model.tokens == 16 and len(model.windows) == 1
     row = quants_error.measure(["Q4_K"], model, "emulator", lambda line: None)["Q4_K"]
     assert 0.5 < row["share_of_weights"] < 1  # rows of 224 are no blocks of 256
     assert 1 < row["float"]["perplexity"] < 1e5

@@ -24,6 +24,7 @@ def tps(rate=100.0, when="2026-01-02", **more):
         "x_device": "NVIDIA H200", "x_median_ts": rate, "x_interval_ts": [rates[0], rates[2]],
         "x_graph_share": 1.0, "x_launches_per_token": 120.0, "x_activation": "int8",
         "x_prefill_tokens": 10, "x_prefill_samples_ns": [2e7], "x_ids_sha256": ["ab"],
+        "x_parity_ids_sha256": "ab", "x_memory_bytes": 2**30,
         "x_ids_equal_without_graph": True, "build_commit": "c0ffee1", "tree_dirty": False,
     } | more  # fmt: skip
 
@@ -93,9 +94,60 @@ def test_an_edited_file_is_refused_even_with_a_new_hash(tmp_path):
             store.read(path)
 
 
+def edited(change):
+    """A file's text after `change` of what is stored."""
+
+    def edit(text):
+        stored = json.loads(text)
+        change(stored)
+        return json.dumps(stored)
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("tamper", "reason"),
+    [
+        (lambda text: text.replace('"n_gen": 256', '"n_gen": 257'), "does not have the hash"),
+        (lambda text: text.replace("H200", "H100"), "does not have the hash"),
+        (lambda text: text[: len(text) // 2], "cut off"),
+        (lambda text: "", "cut off"),
+        (lambda text: text + "{}", "no whole JSON"),
+        (lambda text: text.replace('"schema": 1', '"schema": 2'), "no result of schema 1"),
+        (edited(lambda stored: stored.pop("schema")), "no result of schema 1"),
+        (edited(lambda stored: stored.update(sha256="0" * 64)), "does not have the hash"),
+        (edited(lambda stored: stored.pop("record")), "does not have the hash"),
+        (edited(lambda stored: stored.update(kind="compare")), "refused: field missing is missing"),
+        (edited(lambda stored: stored.update(kind="poem")), "no kind 'poem'"),
+    ],
+)
+def test_tampered_files_end_the_report_with_the_reason(tmp_path, capsys, tamper, reason):
+    path = store.write("tps", tps(), tmp_path)
+    path.write_text(tamper(path.read_text()))
+    assert report.main(["--reports", str(tmp_path)]) == 2
+    err = capsys.readouterr().err
+    assert path.name in err and reason in err and err.count("\n") == 1
+    assert not (tmp_path / "README.md").exists()
+
+
+def test_the_same_record_twice_is_refused(tmp_path, capsys):
+    path = store.write("tps", tps(), tmp_path)
+    other = tmp_path / "another-machine" / "tps-copy.json"
+    other.parent.mkdir()
+    other.write_text(path.read_text())
+    assert report.main(["--reports", str(tmp_path)]) == 2
+    err = capsys.readouterr().err
+    assert path.name in err and other.name in err and "same record" in err
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
+        ({"x_interval_ts": [99.5, 102.0]}, "x_interval_ts"),
+        ({"x_interval_ts": 7.0}, "x_interval_ts"),
+        ({"x_ids_equal_without_graph": False}, "hashes"),
+        ({"x_parity_ids_sha256": "cd"}, "hashes"),
+        ({"samples_ns": ["a", "b", "c"]}, "other fields than its kind"),
         ({"samples_ns": [1.0, 2.0, 3.0]}, "a sample of samples_ts"),
         ({"samples_ns": []}, "samples"),
         ({"avg_ts": 7.0}, "avg_ts"),
@@ -142,7 +194,7 @@ def test_the_page_has_every_number_from_a_file(tmp_path, predicted):
     assert "200.0 (198.0 to 204.0)" in page
     assert "30.0 / 20.0" not in page and "31.5 / 21.0 = 1.50 (1.50 to 1.50)" in page
     assert "missing: no server is named" in page
-    time = page[page.index("## Over time") :]
+    time = page[page.index("## Over time") : page.index("## Environments")]
     assert "-10.0 % **REGRESSION**" in time
     assert "-0.6 %" in time and time.count("REGRESSION") == 1
     assert "c0ffee1+changes" in time
@@ -152,6 +204,10 @@ def test_the_page_has_every_number_from_a_file(tmp_path, predicted):
     assert "PREDICTED" in expected and f"{predicted['tokens_per_s_at_most']:.0f}" in expected
     assert not any("PREDICTED" in s for s in sections if s.startswith("Decode"))
     assert "python -m bench.contribute" in page
+    missing = {"Block formats": "bench.quants", "Vision": "bench.vision", "Rooflines": "roofline"}
+    for title, command in missing.items():
+        section = next(s for s in sections if s.startswith(title))
+        assert "No run is recorded" in section and command in section
     pixels = imread(tmp_path / "tokens.png")[..., :3]
     ink = (pixels < 0.9).any(axis=-1)
     assert pixels.shape[1] == 1650 and 0.005 < ink.mean() < 0.4
@@ -167,18 +223,20 @@ def test_a_refused_file_ends_the_report_with_the_reason(tmp_path, capsys):
 
 
 def test_one_command_contributes_a_model(tmp_path, monkeypatch, capsys):
-    for name in ("LLAMA_BENCH", "LLAMA_CPP_PYTHON", "OLLAMA_HOST"):
+    for name in ("LLAMA_BENCH", "LLAMA_CPP_PYTHON", "OLLAMA_HOST", "VLLM_HOST"):
         monkeypatch.delenv(name, raising=False)
     model = tmp_path / "tiny.gguf"
     synthesize("gemma3-tiny", model)
-    few = ["-n", "2", "-p", "4", "--runs", "1", "--device", "cpu"]
+    few = ["-n", "2", "-p", "4", "--runs", "1", "--device", "cpu", "--largest", "1"]
     reports = tmp_path / "reports"
     assert contribute.main(["-m", str(model), "--reports", str(reports), *few]) == 0
     kinds = [kind for _, kind, _ in store.read_all(reports)]
-    assert sorted(kinds) == ["compare", "tps", "tps"]
+    assert sorted(kinds) == ["ceilings", "compare", "tps", "tps"]
     assert str(tmp_path) not in "".join(p.read_text() for p in reports.glob("*/*.json"))
     assert contribute.main([]) == 2
-    assert contribute.main(["-m", str(tmp_path / "none.gguf")]) == 2
+    nowhere = ["--reports", str(tmp_path / "none")]
+    assert contribute.main(["-m", str(tmp_path / "none.gguf"), *nowhere]) == 2
+    assert not (tmp_path / "none").exists()
     assert capsys.readouterr().err.count("error: ") == 2
 
 

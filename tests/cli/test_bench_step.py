@@ -54,6 +54,9 @@ def test_what_is_stored_is_asked_for_at_least_once(written):
     assert document["requested_over_stored"] >= 1.0
     assert document["memory_bytes"]["weights"] > document["weight_and_cache_bytes"] - cache
     assert document["memory_bytes"]["cache"] >= cache
+    arena = document["arena_bytes"]
+    assert 0 < arena["peak"] <= arena["size"] < arena["unshared"]
+    assert arena["size"] < document["memory_bytes"]["buffers"]
 
 
 def test_every_operation_was_measured_on_the_device(written):

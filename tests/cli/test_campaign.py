@@ -6,7 +6,7 @@ import tarfile
 import pytest
 
 from bench import campaign
-from bench.campaign_parts import MODELS, SWITCHES, Part
+from bench.campaign_parts import MODELS, ON_CUDA, SWITCHES, Part, parts
 
 OPTIONS = (
     *("--device", "cpu", "--models", "gemma3-tiny", "-n", "2", "--runs", "1", "--depths", "20"),
@@ -33,6 +33,14 @@ def folder(tmp_path_factory):
         patch.setenv("OMP_NUM_THREADS", "1")
         assert campaign.main([*OPTIONS, *PARITY, "--out", str(place / "run")]) == 0
     return place / "run"
+
+
+@pytest.mark.parametrize("device, more", [("cpu", ()), ("cuda", ON_CUDA)])
+def test_a_gpu_is_asked_for_switches_of_its_own(tmp_path, monkeypatch, device, more):
+    monkeypatch.setenv("LLAMA_BENCH", "llama-bench")
+    options = campaign.arguments([*OPTIONS, "--device", device, "--out", str(tmp_path)])
+    names = {f"gemma3-tiny.{name}" for name in more}
+    assert {part.name for part in parts(options, tmp_path)} == {*PARTS, *names}
 
 
 def record(folder, name):

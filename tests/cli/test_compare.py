@@ -94,7 +94,9 @@ def measured(model_path, capsys, *more):
 def test_both_peers_in_one_run(model_path, server, llama_bench, capsys, tmp_path):
     record = measured(model_path, capsys, "--against", "llama.cpp,ollama")
     assert record["missing"] == {}
-    assert record["sides"]["ollama"] == {"version": "0.5.7"}
+    assert record["sides"]["ollama"]["version"] == "0.5.7"
+    assert record["sides"]["zerfoo-numba"]["prompt"] == "the same token ids"
+    assert "its own tokens" in record["sides"]["ollama"]["prompt"]
     assert record["sides"]["llama.cpp"]["build_commit"] == "abc"
     decode = record["peers"]["ollama"]["decode"]
     assert decode["theirs_tokens_per_s"] == pytest.approx([100.0, 100.0])
@@ -125,14 +127,24 @@ def test_ollama_gets_the_very_file_and_loses_it_again(model_path, server, capsys
 
 
 def test_missing_peers_are_named_with_the_reason(model_path, monkeypatch, capsys):
-    for name in ("LLAMA_BENCH", "LLAMA_CPP_PYTHON", "OLLAMA_HOST"):
+    for name in ("LLAMA_BENCH", "LLAMA_CPP_PYTHON", "OLLAMA_HOST", "VLLM_HOST"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PATH", "")
     monkeypatch.setattr(compare.importlib.util, "find_spec", lambda name: None)
-    record = measured(model_path, capsys, "--against", "llama.cpp,ollama")
+    record = measured(model_path, capsys, "--against", "llama.cpp,ollama,vllm")
     assert record["peers"] == {}
     assert "LLAMA_BENCH" in record["missing"]["llama.cpp"]
     assert "OLLAMA_HOST" in record["missing"]["ollama"]
+    assert "VLLM_HOST" in record["missing"]["vllm"]
+
+
+@pytest.mark.parametrize("name", ["LLAMA_BENCH", "LLAMA_CPP_PYTHON"])
+def test_a_variable_that_names_no_program_is_the_reason(name, tmp_path, monkeypatch):
+    monkeypatch.delenv("LLAMA_BENCH", raising=False)
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv(name, str(tmp_path / "none"))
+    peer, reason = compare.find_llama_cpp("m.gguf", 64, 1)
+    assert peer is None and reason == f"{name} names no program that can be started"
 
 
 def test_a_server_that_is_not_there_or_refuses_is_missing(model_path, server, monkeypatch):
@@ -141,7 +153,7 @@ def test_a_server_that_is_not_there_or_refuses_is_missing(model_path, server, mo
     assert peer is None and "/api/create with 400" in reason
     monkeypatch.setenv("OLLAMA_HOST", "127.0.0.1:9")
     peer, reason = find_ollama(model_path, 64, 1)
-    assert peer is None and "cannot be reached" in reason
+    assert peer is None and "cannot be reached" in reason and "127" not in reason
 
 
 def test_an_answer_without_counts_is_an_error(model_path, server):

@@ -9,6 +9,8 @@ import zerfoo_numba
 from bench import tps
 from bench.environment import environment
 from bench.interval import median_interval
+from zerfoo_numba.devices import Device
+from zerfoo_numba.fusion import FUSIONS
 from zerfoo_numba.synth import synthesize
 
 # llama-bench's JSON names that tools such as its comparison script read.
@@ -44,6 +46,7 @@ def test_the_record_has_every_sample_and_agrees_with_itself(model_path, capsys):
     low, high = record["x_interval_ts"]
     assert min(rates) <= low <= record["x_median_ts"] <= high <= max(rates)
     assert record["x_ids_equal_without_graph"] is True
+    assert record["x_ids_sha256"] == [record["x_parity_ids_sha256"]]
     assert record["x_load_s"] > 0 and record["x_memory_bytes"] > record["model_size"]
     assert record["x_graph_share"] == 1.0
     assert len(record["x_ids_sha256"]) == 1  # every run produced the same tokens
@@ -74,9 +77,11 @@ def test_depth_is_the_length_of_the_prompt(model_path, capsys):
 def test_ids_that_differ_from_the_walk_are_seen(model_path):
     model = zerfoo_numba.load_model(model_path, device="cpu", context=32)
     right = model.greedy_ids([5, 6], 4)
-    assert tps.equal_without_graph(model, [5, 6], right)
-    assert not tps.equal_without_graph(model, [5, 6], [*right[:3], right[3] + 1])
-    assert model.graph
+    assert tps.walked(model, [5, 6], 4) == right and model.graph
+    samples = tps.measure(model, [5, 6], 4, 2, warm_up=3)
+    assert tps.result(model, "m.gguf", [5, 6], 4, samples)["x_ids_equal_without_graph"]
+    samples[1]["ids_sha256"] = tps.hashed([*samples[1]["ids"][:-1], 0])
+    assert not tps.result(model, "m.gguf", [5, 6], 4, samples)["x_ids_equal_without_graph"]
 
 
 def test_the_interval_of_a_median():
@@ -95,6 +100,7 @@ def test_the_gpu_is_recorded_where_there_is_one(tmp_path, monkeypatch):
     program.write_text(
         "#!/bin/sh\n"
         'case "$1" in *compute-apps*) echo 100; echo 200;; '
+        "-q) echo 'CUDA Version                  : 12.8';; "
         "*) echo 'NVIDIA H200, 570.1, 143771, 4000, 1980, 1980, 3201, 3201, 120.5, 700, P0, 35';;"
         " esac\n"
     )
@@ -102,6 +108,18 @@ def test_the_gpu_is_recorded_where_there_is_one(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     gpu = environment()["gpu"]
     assert gpu["name"] == "NVIDIA H200" and gpu["clocks.max.sm"] == "1980"
+    assert gpu["cuda_version"] == "12.8"
     assert gpu["processes"] == 2 and "2 processes" in gpu["warnings"][0]
     monkeypatch.setenv("PATH", "")
     assert "gpu" not in environment()
+
+
+def test_fusions_by_their_names(model_path, capsys):
+    usual = measured(model_path, capsys)
+    names = ",".join(sorted(Device.fusions))
+    record = measured(model_path, capsys, "--fuse", names)
+    assert (usual["x_fuse"], record["x_fuse"]) == (True, names)
+    assert record["x_launches_per_token"] == usual["x_launches_per_token"]
+    assert tps.fusions("all") == set(FUSIONS)
+    assert tps.main(["-m", model_path, "--device", "cpu", "--fuse", "everything"]) == 2
+    assert "everything" in capsys.readouterr().err
