@@ -17,6 +17,7 @@ test-slow: .venv/installed
 lint: .venv/installed
 	$(RUN) ruff check
 	$(RUN) ruff format --check
+	$(RUN) mypy
 
 demo: .venv/installed
 	$(RUN) bench.demo

@@ -1,22 +1,53 @@
-"""The demonstration: python -m bench.demo [-m FILE] [-p TEXT] [-n N] [--device D]
+"""The demonstration: python -m bench.demo [-m FILE] [-p TEXT] [-n N] [--device D] [--out DIR]
 
-Decodes a model on the device at hand and compares every tap of every layer with the NumPy
-reference. Without -m it makes gemma3-tiny, whose weights are random: its text means nothing, its
-arithmetic is that of Gemma 3.
+Decodes a model on the device at hand and again on the PTX emulator, which must choose the same
+tokens; compares every tap of every layer with the NumPy reference; measures each kernel for the
+roofline, which it writes to DIR. Without -m it takes the small model of the package.
 """
 
 import argparse
+import contextlib
+import io
 import sys
-import tempfile
 from pathlib import Path
 
 import reference
 import zerfoo_numba
+from bench import roofline
 from reference.diff import nmse
 from zerfoo_numba.errors import ZerfooError
 
-PROMPT = "Hello"
+PROMPT = "The for statement"
+COMPARED = 12  # tokens that the emulator decodes as well
+CONTEXT = 256
+EXACT = {"context": CONTEXT, "activation": "float", "cache_type": "f32"}
 SHOWN = ("attn_norm", "q", "attn_out", "ffn_act", "ffn_out", "output")
+
+
+def decode(path, prompt, count, device):
+    """The text on stdout as it comes, and what it took; -> the model."""
+    model = zerfoo_numba.load_model(path, device=device, context=CONTEXT)
+    print(f"{model.config.name} ({model.config.arch}) on {model.device.description}\n\n{prompt}",
+          end="", flush=True)  # fmt: skip
+    for piece in model.stream(prompt, max_tokens=count):
+        print(piece, end="", flush=True)
+    stats = model.stats
+    print(f"\n\n{stats.prompt_tokens} prompt tokens in {stats.prompt_seconds:.2f} s, "
+          f"{stats.decode_steps / max(stats.generated_seconds, 1e-9):.3g} tokens/s decoded, "
+          f"{100 * stats.graph_share:.1f} % of launches from the captured step")  # fmt: skip
+    return model
+
+
+def same_tokens(exact, path, ids, count):
+    """Decode by the same kernels, instruction by instruction, and compare; -> whether all agree."""
+    print(f"\nthe PTX of the same kernels on the emulator, {count} tokens, float32", flush=True)
+    ours = exact.greedy_ids(ids, count)
+    theirs = zerfoo_numba.load_model(path, device="emulator", **EXACT).greedy_ids(ids, count)
+    for device, tokens in ((exact.device.name, ours), ("emulator", theirs)):
+        print(f"{device:10}{' '.join(map(str, tokens))}")
+    agree = ours == theirs
+    print("the tokens agree" if agree else "THE TOKENS DIFFER")
+    return agree
 
 
 def parity(model, path, ids):
@@ -38,46 +69,45 @@ def show_parity(errors, layers):
           f"{worst} with {errors[worst]:.1e}")  # fmt: skip
 
 
-def demonstrate(path, prompt, count, device):
-    model = zerfoo_numba.load_model(path, device=device, context=256)
-    print(f"{model.config.name} ({model.config.arch}) on {model.device.description}")
-    print(f"{prompt}", end="", flush=True)
-    for piece in model.stream(prompt, max_tokens=count):
-        print(piece, end="", flush=True)
-    stats = model.stats
-    steps = stats.decode_steps
-    print(f"\n\n{stats.prompt_tokens} prompt tokens in {stats.prompt_seconds:.2f} s, "
-          f"{steps / stats.generated_seconds:.3g} tokens/s decoded, "
-          f"{100 * stats.graph_share:.1f} % of launches from the captured step")  # fmt: skip
-    ids = model.tokenizer.encode(prompt)
-    exact = zerfoo_numba.load_model(
-        path, device=device, context=256, activation="float", cache_type="f32"
-    )
-    show_parity(parity(exact, path, ids), model.config.L)
+def draw_roofline(path, device, folder):
+    """Every kernel of a decode step under the ceilings of the device; prints where it is.
+
+    Without a device that has a speed, it is predicted for a GPU from what the emulator counts.
+    """
+    where = ["--gpu", "H200"] if device == "emulator" else ["--device", device]
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = roofline.main(["--model", str(path), *where, "--cached", "64", "--tokens", "16",
+                              "--largest", "64", "--out", str(folder)])  # fmt: skip
+    print(f"\nroofline: {err.getvalue().strip()}")
+    if code == 0:
+        page = folder / "roofline.txt"
+        page.write_text(out.getvalue())
+        print(f"wrote {page}")
+    return code
 
 
 def main(argv=None):
     parser = argparse.ArgumentParser(
         prog="python -m bench.demo", description=__doc__.split("\n")[0]
     )
-    parser.add_argument("-m", "--model")
+    parser.add_argument("-m", "--model", default=zerfoo_numba.sample_model())
     parser.add_argument("-p", "--prompt", default=PROMPT)
-    parser.add_argument("-n", type=int, default=16)
+    parser.add_argument("-n", type=int, default=48)
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--out", type=Path, default=Path("build") / "demo")
     options = parser.parse_args(argv)
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            path = options.model
-            if path is None:
-                from zerfoo_numba.synth import synthesize
-
-                path = str(Path(folder) / "gemma3-tiny.gguf")
-                synthesize("gemma3-tiny", path)
-            demonstrate(path, options.prompt, options.n, options.device)
+        model = decode(options.model, options.prompt, options.n, options.device)
+        ids = model.tokenizer.encode(options.prompt)
+        exact = zerfoo_numba.load_model(options.model, device=options.device, **EXACT)
+        agree = same_tokens(exact, options.model, ids, min(COMPARED, options.n))
+        show_parity(parity(exact, options.model, ids), model.config.L)
+        code = draw_roofline(options.model, model.device.name, options.out)
     except ZerfooError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    return 0
+    return code if agree else 1
 
 
 if __name__ == "__main__":

@@ -5,8 +5,9 @@
 For each format: bits per weight; the error of weights and of a model's logits against float32, on
 the float path and with 8-bit activations; thread-instructions and memory sectors of its matvec by
 the emulator, at the shapes of Gemma 3 1B and Mistral 7B; GB/s on the CPU and on a GPU, where they
-are. MODEL is a synthetic shape or a GGUF file; with a file and a text, perplexity too. Writes
-quants.md, quants.json and quants.png.
+are. MODEL is a synthetic shape or a GGUF file; with a file and a text, perplexity too. By default
+it is the model of this package, on text that it was not trained on. Writes quants.md, quants.json
+and quants.png.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import zerfoo_numba
 from bench import quants_counts, quants_error, quants_speed
 from bench.environment import environment
 from bench.quants_table import markdown
@@ -37,8 +39,8 @@ def measure(names, model, text, tokens, progress):
     accuracy = {
         "model": floats.name,
         "synthetic": floats.synthetic,
-        "tokens": len(floats.ids),
-        "text": None if text is None else Path(text).name,
+        "tokens": floats.tokens,
+        "text": floats.text,
         "int8_device": runtime.description,
     }
     speeds = quants_speed.measure(names, found, progress)
@@ -83,8 +85,8 @@ def parser():
         prog="python -m bench.quants", description="Every GGUF block format, measured."
     )
     result.add_argument("--out", type=Path, default=Path("reports"))
-    result.add_argument("-m", "--model", default=quants_error.SMALL,
-                        help="a synthetic shape or a GGUF file (default %(default)s)")  # fmt: skip
+    result.add_argument("-m", "--model", default=str(zerfoo_numba.sample_model()),
+                        help="a synthetic shape or a GGUF file, else the package's")  # fmt: skip
     result.add_argument("--text", help="a text file for the perplexity of a model from a file")
     result.add_argument("--tokens", type=int, default=quants_error.TOKENS)
     result.add_argument("--formats", help=f"some of {','.join(QUANTS)}; by default all")

@@ -12,6 +12,7 @@ import numpy as np
 
 import reference
 import zerfoo_numba
+from bench import small_text
 from bench.quants_write import writer
 from reference.quant import dequantize
 from zerfoo_numba import synth
@@ -21,12 +22,17 @@ from zerfoo_numba.gguf_writer import write_gguf
 from zerfoo_numba.quant import QUANTS
 from zerfoo_numba.quant.packed import LAYOUTS
 
-TOKENS = 128
-SMALL = "llama-3.2-tiny"  # every row is a multiple of 256, so every format takes every matrix
+TOKENS = 8192
+WINDOW = 512  # tokens that a model sees at once
 
 
 class FloatModel:
-    """A model as float32 arrays: a synthetic shape (`model` is its name) or a GGUF file."""
+    """A model as float32 arrays: a synthetic shape (`model` is its name) or a GGUF file.
+
+    `windows`: at most `tokens` ids of a text, in parts that stand for themselves. Without `text`,
+    a file, they come from the held-out text for the model of the package (as it was trained: text
+    after text, each between BOS and EOS), and are random for every other.
+    """
 
     def __init__(self, model, folder, text=None, tokens=TOKENS):
         self.folder = Path(folder)
@@ -43,9 +49,17 @@ class FloatModel:
                 for name, t in gguf.tensors.items()
             }
         self.name = model if self.synthetic else Path(model).name
-        self.ids = self._ids(path, text, tokens)
+        self.text = None if text is None else Path(text).name
+        ids = self._ids(path, text, tokens)
+        self.windows = [ids[i : i + WINDOW] for i in range(0, len(ids) - 1, WINDOW)]
+        self.tokens = sum(map(len, self.windows))
 
     def _ids(self, path, text, tokens):
+        if text is None and Path(path) == zerfoo_numba.sample_model():
+            self.text = small_text.HELD_OUT.stem
+            tokenizer = zerfoo_numba.load_tokenizer(path)
+            texts = (tokenizer.encode(text) for text in small_text.held_out())
+            return [i for ids in texts for i in [*ids, tokenizer.eos_id]][:tokens]
         if text is None:
             V = self.tensors["token_embd.weight"][0][1]
             return np.random.default_rng(0).integers(0, V, tokens).tolist()
@@ -104,19 +118,30 @@ def mean_kl(logits, other):
     return float((np.exp(p) * (p - q)).sum(axis=1).mean())
 
 
-def compare(logits, other, ids, trained):
-    """`other` against `logits`, (T, V) each: mean KL divergence in nats, top-1 agreement, and the
-    perplexity of `other` on ids where the model has learnt something."""
-    same = logits.argmax(axis=1) == other.argmax(axis=1)
-    result = {"mean_kl": mean_kl(logits, other), "top1_agreement": float(same.mean())}
+def compare(exact, other, windows, trained):
+    """`other` against `exact`, logits (T, V) of each window: mean KL divergence in nats, top-1
+    agreement, and the perplexity of `other` on the ids where the model has learnt something."""
+    pairs = list(zip(exact, other, strict=True))
+    same = [a.argmax(axis=1) == b.argmax(axis=1) for a, b in pairs]
+    result = {"mean_kl": mean([mean_kl(a, b) for a, b in pairs], windows),
+              "top1_agreement": float(np.concatenate(same).mean())}  # fmt: skip
     if trained:
-        result["perplexity"] = perplexity(other, ids)
+        result["perplexity"] = perplexity(other, windows)
     return result
 
 
-def perplexity(logits, ids):
-    following = log_softmax(logits[:-1])[np.arange(len(ids) - 1), ids[1:]]
-    return math.exp(-following.mean())
+def mean(values, windows):
+    """Of what each window has for a token, the mean over all tokens."""
+    return float(np.average(values, weights=[len(ids) for ids in windows]))
+
+
+def perplexity(logits, windows):
+    """exp of the mean negative log-likelihood of every id but the first of its window."""
+    following = [
+        log_softmax(rows[:-1])[np.arange(len(ids) - 1), ids[1:]]
+        for rows, ids in zip(logits, windows, strict=True)
+    ]
+    return math.exp(-np.concatenate(following).mean())
 
 
 def measure(names, model, device, progress):
@@ -130,18 +155,19 @@ def measure(names, model, device, progress):
         with tempfile.TemporaryDirectory(dir=model.folder) as folder:
             path = Path(folder) / f"{name}.gguf"
             nmse, share = model.write(name, path)
-            by_reference = reference.load_model(path).logits(model.ids)
+            by_reference = _reference(path, model.windows)
             row = {
                 "writer": writer(name)[0],
                 "share_of_weights": share,
                 "weights_nmse": nmse,
-                "float": compare(exact, by_reference, model.ids, trained),
+                "float": compare(exact, by_reference, model.windows, trained),
                 "int8": None,
             }
             if name in LAYOUTS:
-                logits = _runtime(path, device, model.ids)
-                row["int8"] = compare(exact, logits, model.ids, trained)
-                row["int8"]["mean_kl_to_float"] = mean_kl(by_reference, logits)
+                logits = _runtime(path, device, model.windows)
+                row["int8"] = compare(exact, logits, model.windows, trained)
+                added = map(mean_kl, by_reference, logits)
+                row["int8"]["mean_kl_to_float"] = mean(list(added), model.windows)
             result[name] = row
     return result
 
@@ -149,12 +175,17 @@ def measure(names, model, device, progress):
 def _exact(model):
     path = model.folder / "exact.gguf"
     model.write("F32", path)
-    return reference.load_model(path).logits(model.ids)
+    return _reference(path, model.windows)
 
 
-def _runtime(path, device, ids):
-    context = len(ids) + 1
+def _reference(path, windows):
+    """Logits (T, V) of each window."""
+    model = reference.load_model(path)
+    return [model.logits(ids) for ids in windows]
+
+
+def _runtime(path, device, windows):
     runtime = zerfoo_numba.load_model(
-        path, device=device, context=context, activation="int8", cache_type="f32"
+        path, device=device, context=max(map(len, windows)), activation="int8", cache_type="f32"
     )
-    return runtime.logits(ids)
+    return [runtime.logits(ids) for ids in windows]

@@ -6,6 +6,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from bench import picture, store
+
 # Okabe and Ito's colours, told apart by shape as well.
 FLOAT, INT8, LIMIT = "#0072B2", "#D55E00", "#222222"
 INK, GRID = "#222222", "#e6e6e6"
@@ -24,7 +26,7 @@ def draw(document, path):
                     weight="bold", color=INK)  # fmt: skip
     _accuracy(left, document)
     _instructions(right, document)
-    figure.savefig(path)
+    picture.save(figure, path, [store.digest(document)])
 
 
 def _frame(axes, title):

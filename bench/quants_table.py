@@ -59,6 +59,9 @@ def _accuracy(document):
             "size does not carry over to a trained model.",
             "",
         )
+    if any(f["errors"] and f["errors"]["weights_nmse"] == 0 for f in document["formats"]):
+        yield from ("A row without an error is of what the file's own weights were written in, or "
+                    "of more bits.", "")  # fmt: skip
     head = ["format", "bits per weight", "written by", "NMSE", "KL", "top-1"]
     head += ["KL int8", "top-1 int8", "KL int8 from float"]
     head += ["perplexity", "perplexity int8"] * trained

@@ -1,18 +1,18 @@
-"""Trains the small model that the package ships: python -m bench.train_small [--steps N]
+"""Trains the small model that the package ships: python -m bench.train_small [STDLIB ...]
 
-A Gemma 3 of 3.6 million parameters on the Python documentation that comes with the interpreter (the
-topics of help() and the docstrings of the standard library, PSF licence), with a SentencePiece
-vocabulary of the same text, written as Q8_0. Needs torch and transformers, development tools that
-nothing else here needs. Prints the perplexity on text that it was not trained on, by torch and,
-for the file, by `reference`.
+A Gemma 3 of 3.3 million parameters, with a SentencePiece vocabulary of its own, on the prose inside
+Python's standard library (`bench.small_text`). Each STDLIB is a folder such as lib/python3.11; by
+default it is that of the interpreter at work. Needs torch, which nothing else here does
+(pip install torch==2.13.0). On one core with bfloat16 products it takes half an hour; the weights
+of the step of least held-out loss are kept. Writes zerfoo_numba/data/python-topics.gguf, whose
+metadata say what it was trained on (zerfoo-numba info), and bench/held_out.txt.xz under --out.
 """
 
 import argparse
-import ast
 import io
-import pydoc_data.topics
-import random
-import re
+import json
+import lzma
+import math
 import sys
 import sysconfig
 import time
@@ -21,43 +21,112 @@ from pathlib import Path
 import numpy as np
 import sentencepiece
 import torch
-import transformers
+from torch import nn
+from torch.nn import functional as F
 
-import reference
+from bench import small_text
 from zerfoo_numba.gguf_writer import write_gguf
 from zerfoo_numba.quant.write import quantize
 
-OUT = Path(__file__).parents[1] / "zerfoo_numba" / "data" / "python-topics.gguf"
-V, D, F, L, H, KH, HD, CONTEXT, WINDOW, PATTERN = 2048, 256, 448, 6, 4, 1, 64, 1024, 128, 3
+V, D, FF, L, H, KH, HD, CONTEXT = 2048, 256, 512, 5, 4, 1, 64, 512
+WINDOW, PATTERN = 128, 2  # every second layer sees the whole context
 LOCAL_BASE, GLOBAL_BASE, EPS = 10000.0, 100000.0, 1e-6
-LENGTH, BATCH, RATE = 256, 16, 3e-3
-HELD_OUT = 20  # every so many documents, one is kept for the perplexity
-TOPICS_WEIGHT = 3  # help()'s topics are read so often for once that a docstring is
+BATCH, RATE, WARM_UP, DECAY, DROPOUT = 8, 3e-3, 0.05, 0.1, 0.1
+# First all text, on a cosine that is left half way; then down to a rate of zero on text that is
+# one third topics of help(), which are the prose that the model is shown with.
+STEPS, CYCLE, TOPICS = (800, 300), 1500, (2, 5)
+# The model continues texts: a conversation is one text, a paragraph a turn.
+TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}{{ message['content'] }}"
+    "{% if not loop.last %}{{ '\n\n' }}{% endif %}{% endfor %}"
+)
 
 
-def documents():
-    """(the topics of help(), the docstrings of the standard library), each a list of texts."""
-    topics = [plain(text) for _, text in sorted(pydoc_data.topics.topics.items())]
-    docstrings = []
-    for path in sorted(Path(sysconfig.get_path("stdlib")).glob("*.py")):
-        tree = ast.parse(path.read_bytes())
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
-                text = ast.get_docstring(node) or ""
-                if len(text) > 200:
-                    docstrings.append(plain(text))
-    return topics, docstrings
+class Norm(nn.Module):
+    """x / rms(x) * weight."""
+
+    def __init__(self, width, start=1.0):
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((width,), start))
+
+    def forward(self, x):
+        return F.rms_norm(x.float(), x.shape[-1:], self.weight, EPS)
 
 
-def plain(text):
-    """Paragraphs of prose on one line each; words in double quotes, as topics mark code, bare."""
-    paragraphs = []
-    for block in re.split(r"\n\s*\n", text):
-        lines = block.strip("\n").split("\n")
-        prose = all(re.match(r"\s*[A-Za-z\"(*]", line) for line in lines) and ">>>" not in block
-        paragraphs.append(" ".join(map(str.strip, lines)) if prose else block.rstrip())
-    text = "\n\n".join(p for p in paragraphs if not re.fullmatch(r"[*=\-~^\s]*", p))
-    return re.sub(r'"([^\s"]{1,40})"', r"\1", text)
+class Block(nn.Module):
+    """A layer of Gemma 3: norms before and after attention and feed-forward, QK-norm, GeGLU.
+
+    The parameters bear the names of the GGUF tensors.
+    """
+
+    def __init__(self, full):
+        super().__init__()
+        self.full = full
+        for name, inputs, outputs in (
+            ("attn_q", D, H * HD), ("attn_k", D, KH * HD), ("attn_v", D, KH * HD),
+            ("attn_output", H * HD, D), ("ffn_gate", D, FF), ("ffn_up", D, FF), ("ffn_down", FF, D),
+        ):  # fmt: skip
+            layer = nn.Linear(inputs, outputs, bias=False)
+            nn.init.normal_(layer.weight, std=inputs**-0.5)
+            self.add_module(name, layer)
+        self.attn_norm, self.ffn_norm = Norm(D), Norm(D)
+        self.post_attention_norm, self.post_ffw_norm = Norm(D, 0.3), Norm(D, 0.3)
+        self.attn_q_norm, self.attn_k_norm = Norm(HD), Norm(HD)
+
+    def forward(self, x, turns, masks):
+        B, T, _ = x.shape
+        h = self.attn_norm(x)
+        q = self.attn_q_norm(self.attn_q(h).view(B, T, H, HD))
+        k = self.attn_k_norm(self.attn_k(h).view(B, T, KH, HD))
+        v = self.attn_v(h).view(B, T, KH, HD)
+        q, k = (turned(a, *turns[self.full]).to(v.dtype).transpose(1, 2) for a in (q, k))
+        k, v = k.expand(B, H, T, HD), v.transpose(1, 2).expand(B, H, T, HD)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=masks[self.full])
+        out = self.attn_output(out.transpose(1, 2).reshape(B, T, H * HD))
+        x = x + self.dropped(self.post_attention_norm(out))
+        h = self.ffn_norm(x)
+        out = self.ffn_down(F.gelu(self.ffn_gate(h), approximate="tanh") * self.ffn_up(h))
+        return x + self.dropped(self.post_ffw_norm(out))
+
+    def dropped(self, x):
+        return F.dropout(x, DROPOUT, self.training)
+
+
+class Gemma(nn.Module):
+    """ids (B, T) to logits (B, T, V); the head is the embedding."""
+
+    def __init__(self):
+        super().__init__()
+        self.token_embd = nn.Embedding(V, D)
+        nn.init.normal_(self.token_embd.weight, std=0.02)
+        self.blk = nn.ModuleList(Block((i + 1) % PATTERN == 0) for i in range(L))
+        self.output_norm = Norm(D)
+        i = torch.arange(CONTEXT)
+        ago = i[:, None] - i
+        self.masks = {False: (ago >= 0) & (ago < WINDOW), True: ago >= 0}
+        self.turns = {False: turn(LOCAL_BASE), True: turn(GLOBAL_BASE)}
+
+    def forward(self, ids):
+        T = ids.shape[1]
+        masks = {full: mask[:T, :T] for full, mask in self.masks.items()}
+        turns = {full: (c[:T], s[:T]) for full, (c, s) in self.turns.items()}
+        x = F.dropout(self.token_embd(ids) * math.sqrt(D), DROPOUT, self.training)
+        for block in self.blk:
+            x = block(x, turns, masks)
+        return F.linear(self.output_norm(x), self.token_embd.weight)
+
+
+def turn(base):
+    """cos and sin of RoPE's angles, (CONTEXT, HD / 2) each."""
+    angle = torch.arange(CONTEXT)[:, None] * base ** (-torch.arange(0, HD, 2) / HD)
+    return angle.cos(), angle.sin()
+
+
+def turned(x, cos, sin):
+    """x (B, T, heads, HD), element j turned with element j + HD / 2."""
+    a, b = x.chunk(2, dim=-1)
+    cos, sin = cos[:, None], sin[:, None]
+    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
 
 
 def vocabulary(texts):
@@ -73,93 +142,88 @@ def vocabulary(texts):
     return sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
 
 
-def tiny_gemma():
-    kinds = ["full_attention" if (i + 1) % PATTERN == 0 else "sliding_attention" for i in range(L)]
-    config = transformers.Gemma3TextConfig(
-        vocab_size=V, hidden_size=D, intermediate_size=F, num_hidden_layers=L, head_dim=HD,
-        num_attention_heads=H, num_key_value_heads=KH, max_position_embeddings=CONTEXT,
-        query_pre_attn_scalar=HD, rms_norm_eps=EPS, sliding_window=WINDOW, layer_types=kinds,
-        rope_parameters={
-            "full_attention": {"rope_type": "default", "rope_theta": GLOBAL_BASE},
-            "sliding_attention": {"rope_type": "default", "rope_theta": LOCAL_BASE},
-        }, bos_token_id=1, eos_token_id=2, pad_token_id=0, use_cache=False,
-    )  # fmt: skip
-    return transformers.Gemma3ForCausalLM(config)
+def rows(pieces, texts):
+    """Windows (n, CONTEXT) of the documents one after another, each between BOS and EOS."""
+    ids = [i for text in texts for i in [1, *pieces.EncodeAsIds(text), 2]]
+    count = len(ids) // CONTEXT
+    return torch.tensor(ids[: count * CONTEXT]).view(count, CONTEXT)
 
 
-def batches(ids, generator):
-    """Endless (BATCH, LENGTH + 1) pieces of one long row of ids."""
-    while True:
-        starts = torch.randint(len(ids) - LENGTH - 1, (BATCH,), generator=generator)
-        yield torch.stack([ids[s : s + LENGTH + 1] for s in starts])
+def loss(model, ids):
+    """Mean negative log-likelihood of ids (B, T), in nats."""
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = model(ids[:, :-1])
+    return F.cross_entropy(logits.float().reshape(-1, V), ids[:, 1:].reshape(-1))
 
 
-def loss(model, rows):
-    logits = model(input_ids=rows[:, :-1]).logits.float()
-    return torch.nn.functional.cross_entropy(logits.reshape(-1, V), rows[:, 1:].reshape(-1))
+@torch.no_grad()
+def mean_loss(model, ids):
+    model.eval()
+    parts = [loss(model, part).item() * len(part) for part in ids.split(BATCH)]
+    model.train()
+    return sum(parts) / len(ids)
 
 
-def train(model, ids, steps):
-    generator = torch.Generator().manual_seed(1)
+def warm_up_and_cosine(optimizer):
+    return torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, RATE, CYCLE, pct_start=WARM_UP, final_div_factor=100
+    )
+
+
+def down_to_zero(optimizer):
+    return torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min((step + 1) / 20, 1) * 0.5 * (1 - step / STEPS[1])
+    )
+
+
+def train(model, ids, stop, schedule_of, steps, seed, checkpoint):
+    """Leave `model` with the weights of least loss on `stop`; -> (that loss, its step)."""
     matrices = [p for p in model.parameters() if p.ndim > 1]
     vectors = [p for p in model.parameters() if p.ndim == 1]
-    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]
+    groups = [{"params": matrices, "weight_decay": DECAY}, {"params": vectors, "weight_decay": 0}]
     optimizer = torch.optim.AdamW(groups, lr=RATE, betas=(0.9, 0.95))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, steps, pct_start=0.05)
-    started, rows = time.time(), batches(ids, generator)
-    for step in range(steps):
-        with torch.autocast("cpu", torch.bfloat16):
-            value = loss(model, next(rows))
+    schedule = schedule_of(optimizer)
+    generator = torch.Generator().manual_seed(seed)
+    best, at, started = math.inf, 0, time.time()
+    for step in range(1, steps + 1):
+        starts = torch.randint(len(ids) - CONTEXT, (BATCH,), generator=generator)
+        value = loss(model, torch.stack([ids[s : s + CONTEXT + 1] for s in starts]))
         value.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()
-        if step % 50 == 0:
-            print(f"step {step}: loss {value.item():.3f}, {time.time() - started:.0f} s",
+        if step % 50 == 0 or step == steps:
+            held = mean_loss(model, stop)
+            print(f"step {step}: loss {value.item():.3f}, held out {held:.3f} "
+                  f"(perplexity {math.exp(held):.1f}), {time.time() - started:.0f} s",
                   file=sys.stderr, flush=True)  # fmt: skip
+            if held < best:
+                best, at = held, step
+                torch.save(model.state_dict(), checkpoint)
+    model.load_state_dict(torch.load(checkpoint))
+    return best, at
 
 
-def perplexity(logits, ids):
-    """exp of the mean negative log-likelihood of ids[1:] under the logits before each."""
-    logits = np.asarray(logits[:-1], np.float64)
-    logits -= logits.max(axis=1, keepdims=True)
-    log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
-    return float(np.exp(-log_p[np.arange(len(ids) - 1), ids[1:]].mean()))
-
-
-def write(model, pieces, path):
-    """The GGUF file; norms are stored as what multiplies, 1 + weight."""
-    names = {"model.embed_tokens": "token_embd", "model.norm": "output_norm"}
-    parts = {
-        "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
-        "self_attn.o_proj": "attn_output", "self_attn.q_norm": "attn_q_norm",
-        "self_attn.k_norm": "attn_k_norm", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
-        "mlp.down_proj": "ffn_down", "input_layernorm": "attn_norm",
-        "post_attention_layernorm": "post_attention_norm",
-        "pre_feedforward_layernorm": "ffn_norm", "post_feedforward_layernorm": "post_ffw_norm",
-    }  # fmt: skip
-    names |= {f"model.layers.{i}.{a}": f"blk.{i}.{b}" for i in range(L) for a, b in parts.items()}
-    arrays = {}
-    for name, parameter in model.named_parameters():
-        array = parameter.detach().float().numpy()
-        arrays[names[name.removesuffix(".weight")] + ".weight"] = (
-            array + 1 if array.ndim == 1 else array
-        )
+def write(model, pieces, record, path):
+    """The GGUF file, matrices as Q8_0."""
+    arrays = {
+        f"{name.removesuffix('.weight')}.weight": parameter.detach().float().numpy()
+        for name, parameter in model.named_parameters()
+    }
     tensors = {n: (a.shape[::-1], "Q8_0" if a.ndim == 2 else "F32") for n, a in arrays.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_gguf(path, metadata(pieces), tensors,
+    write_gguf(path, metadata(pieces, record), tensors,
                lambda name, shape, kind: [quantize(arrays[name], kind).tobytes()])  # fmt: skip
 
 
-def metadata(pieces):
+def metadata(pieces, record):
     ids = range(V)
     kinds = np.full(V, 1, np.int32)  # of llama.cpp's token types: normal
     for kind, test in ((2, pieces.IsUnknown), (3, pieces.IsControl), (6, pieces.IsByte)):
         kinds[[i for i in ids if test(i)]] = kind
     model = {
         "context_length": CONTEXT, "block_count": L, "embedding_length": D,
-        "feed_forward_length": F, "attention.head_count": H, "attention.head_count_kv": KH,
+        "feed_forward_length": FF, "attention.head_count": H, "attention.head_count_kv": KH,
         "attention.key_length": HD, "attention.value_length": HD,
         "attention.layer_norm_rms_epsilon": EPS, "attention.sliding_window": WINDOW,
         "attention.sliding_window_pattern": PATTERN, "rope.freq_base": GLOBAL_BASE,
@@ -168,9 +232,14 @@ def metadata(pieces):
     return {
         "general.architecture": "gemma3",
         "general.name": "python-topics",
-        "general.description": "trained on the documentation in Python's standard library",
+        "general.description": "trained on the documentation in Python's standard library; "
+        "it continues a text of that kind and knows nothing",
         "general.license": "PSF-2.0",
-        **{f"gemma3.{k}": v for k, v in model.items()},
+        "general.size_label": f"{record['parameters'] / 1e6:.1f}M",
+        "general.file_type": 7,  # mostly Q8_0
+        "general.quantization_version": 2,
+        **{f"training.{key}": value for key, value in record.items()},
+        **{f"gemma3.{key}": value for key, value in model.items()},
         "tokenizer.ggml.model": "llama",
         "tokenizer.ggml.tokens": [pieces.IdToPiece(i) for i in ids],
         "tokenizer.ggml.scores": np.array([pieces.GetScore(i) for i in ids], np.float32),
@@ -180,36 +249,50 @@ def metadata(pieces):
         "tokenizer.ggml.unknown_token_id": 0,
         "tokenizer.ggml.add_bos_token": True,
         "tokenizer.ggml.add_eos_token": False,
+        "tokenizer.chat_template": TEMPLATE,
     }
 
 
+def parser():
+    result = argparse.ArgumentParser(prog="python -m bench.train_small", description=__doc__)
+    result.add_argument("stdlib", nargs="*", type=Path, metavar="STDLIB",
+                        default=[Path(sysconfig.get_path("stdlib"))])  # fmt: skip
+    result.add_argument("--checkpoint", type=Path, default=Path("small_model.pt"))
+    result.add_argument("--out", type=Path, default=Path(__file__).parents[1])
+    return result
+
+
 def main(arguments=None):
-    parser = argparse.ArgumentParser(prog="python -m bench.train_small", description=__doc__)
-    parser.add_argument("--steps", type=int, default=1800)
-    parser.add_argument("--out", type=Path, default=OUT)
-    options = parser.parse_args(arguments)
+    options = parser().parse_args(arguments)
     torch.manual_seed(0)
-    topics, docstrings = documents()
-    kept = [t for group in (topics, docstrings) for t in group[::HELD_OUT]]
-    topics, docstrings = (
-        [t for i, t in enumerate(g) if i % HELD_OUT] for g in (topics, docstrings)
-    )
-    pieces = vocabulary(topics + docstrings)
-    read = TOPICS_WEIGHT * topics + docstrings
-    random.Random(0).shuffle(read)
-    ids = torch.tensor([i for text in read for i in [1, *pieces.EncodeAsIds(text), 2]])
-    model = tiny_gemma()
-    count = sum(p.numel() for p in model.parameters())
-    print(f"{count} parameters, {len(ids)} tokens to read, {len(kept)} documents kept back")
-    train(model, ids, options.steps)
-    write(model, pieces, options.out)
-    test = [1, *pieces.EncodeAsIds(kept[0])][:LENGTH]
-    with torch.no_grad():
-        by_torch = perplexity(model(input_ids=torch.tensor([test])).logits[0].float().numpy(), test)
-    by_file = perplexity(reference.load_model(options.out).logits(test), test)
-    print(f"perplexity on {len(test)} tokens kept back: {by_torch:.2f} by torch, {by_file:.2f} of "
-          f"{options.out.name} by reference")  # fmt: skip
+    torch.set_num_threads(1)
+    texts = small_text.documents(options.stdlib)
+    read, stop, test = small_text.split(texts)
+    pieces = vocabulary(read)
+    model, stop_rows = Gemma(), rows(pieces, stop)
+    record = {"python": [folder.name for folder in options.stdlib], "torch": str(torch.__version__)}
+    print(f"{sum(p.numel() for p in model.parameters())} parameters", file=sys.stderr)
+    phases = zip((warm_up_and_cosine, down_to_zero), TOPICS, STEPS, (1, 2), strict=True)
+    for schedule, times, steps, seed in phases:
+        ids = rows(pieces, small_text.order(texts, read, times)).view(-1)
+        train(model, ids, stop_rows, schedule, steps, seed, options.checkpoint)
+    finish(model, pieces, read, stop, test, record, options.out)
     return 0
+
+
+def finish(model, pieces, read, stop, test, record, folder):
+    """Write what the package and the benchmarks need of the trained model."""
+    record |= {
+        "parameters": sum(p.numel() for p in model.parameters()), "steps": sum(STEPS),
+        "tokens_in_a_step": BATCH * CONTEXT, "text_characters": sum(map(len, read)),
+        "text_sha256": small_text.digest(read), "held_out_sha256": small_text.digest(test),
+        "perplexity_of_stop": math.exp(mean_loss(model, rows(pieces, stop))),
+        "perplexity_of_held_out": math.exp(mean_loss(model, rows(pieces, test))),
+    }  # fmt: skip
+    write(model, pieces, record, folder / "zerfoo_numba" / "data" / "python-topics.gguf")
+    packed = lzma.compress(small_text.PAGE.join(test).encode(), preset=9 | lzma.PRESET_EXTREME)
+    (folder / "bench" / small_text.HELD_OUT.name).write_bytes(packed)
+    print(json.dumps(record, indent=1))
 
 
 if __name__ == "__main__":

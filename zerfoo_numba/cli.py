@@ -5,10 +5,14 @@ terminal), timing and errors go to stderr. Exit codes: 0, 2 for anything the use
 130 after Ctrl-C, 141 when the reader of stdout has gone.
 """
 
+import _thread
 import argparse
 import contextlib
 import os
 import sys
+import threading
+from collections.abc import Callable
+from typing import Any
 
 import zerfoo_numba
 from zerfoo_numba import commands
@@ -16,6 +20,7 @@ from zerfoo_numba.errors import ZerfooError
 
 PROGRAM = "zerfoo-numba"
 EXAMPLES = f"""examples:
+  {PROGRAM} generate -p "The for statement"
   {PROGRAM} generate -m model.gguf -p "The capital of France is" -n 32
   {PROGRAM} generate -m model.gguf -f prompt.txt --temp 0.8 --top-p 0.9 -s 1 --json
   {PROGRAM} generate -m llm.gguf --mmproj mmproj.gguf --image cat.png -p "This is a picture of"
@@ -33,6 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a character the terminal lacks is no reason to stop
             stream.reconfigure(errors="replace")
+    sys.unraisablehook = interrupt_again
     try:
         arguments.run(arguments)
         sys.stdout.flush()
@@ -48,6 +54,14 @@ def main(argv: list[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     return 0
+
+
+def interrupt_again(lost: "sys.UnraisableHookArgs") -> None:
+    """A Ctrl-C that reached a finalizer is lost to the program: it comes again a moment later."""
+    if issubclass(lost.exc_type, KeyboardInterrupt):
+        threading.Timer(0.02, _thread.interrupt_main).start()
+    else:
+        sys.__unraisablehook__(lost)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -70,10 +84,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _command(subparsers, function, summary: str) -> argparse.ArgumentParser:
+def _command(
+    subparsers: Any, function: Callable[[argparse.Namespace], None], summary: str
+) -> argparse.ArgumentParser:
     name = function.__name__
     examples = [line for line in EXAMPLES.splitlines() if f"{PROGRAM} {name} " in line]
-    parser = subparsers.add_parser(
+    parser: argparse.ArgumentParser = subparsers.add_parser(
         name,
         help=summary,
         description=summary,
@@ -97,16 +113,16 @@ def _chat_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _info_flags(parser: argparse.ArgumentParser) -> None:
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("file", nargs="?", metavar="FILE")
-    source.add_argument("-m", "--model", metavar="FILE", help="the same")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("file", nargs="?", metavar="FILE", help="the GGUF file")
+    _file_flag(source)
     shown = "tokens of context for which memory is counted; 0: as generate has it (default 0)"
     parser.add_argument("-c", "--ctx-size", type=int, default=0, metavar="N", help=shown)
     parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
 
 
 def _tokenize_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-m", "--model", required=True, metavar="FILE", help="the GGUF file")
+    _file_flag(parser)
     source = parser.add_mutually_exclusive_group(required=True)
     _text_flags(source)
     source.add_argument("--decode", metavar="IDS", help='ids to text, as in "2, 45, 7"')
@@ -124,13 +140,18 @@ def _synth_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quantization", metavar="TYPE", help="as Q4_K_M; default: NAME's own")
 
 
-def _text_flags(group) -> None:
+def _text_flags(group: Any) -> None:
     group.add_argument("-p", "--prompt", metavar="TEXT")
     group.add_argument("-f", "--file", metavar="FILE", help="a UTF-8 text file, - for stdin")
 
 
+def _file_flag(parser: Any) -> None:
+    text = "the GGUF file; default: the small model of this package"
+    parser.add_argument("-m", "--model", default=None, metavar="FILE", help=text)
+
+
 def _model_flags(parser: argparse.ArgumentParser, predict: int = 64) -> None:
-    parser.add_argument("-m", "--model", required=True, metavar="FILE", help="the GGUF file")
+    _file_flag(parser)
     parser.add_argument("--mmproj", metavar="FILE", help="the GGUF file of its image tower")
     shown = "an image for the first prompt; may be repeated"
     parser.add_argument("--image", action="append", metavar="FILE", help=shown)
@@ -163,4 +184,6 @@ def _model_flags(parser: argparse.ArgumentParser, predict: int = 64) -> None:
     for name in "kv":
         flags = (f"-ct{name}", f"--cache-type-{name}")
         parser.add_argument(*flags, metavar="TYPE", help=f"the same, of the {name.upper()} alone")
+    shown = "look for NaN and infinity in every step, and name the layer of the first"
+    parser.add_argument("--check-finite", action="store_true", help=shown)
     parser.add_argument("--no-graph", action="store_true", help="launch every kernel by itself")

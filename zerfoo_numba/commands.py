@@ -5,14 +5,16 @@ Heavy modules are imported by the command that needs them: `info` and `tokenize`
 
 import json
 import sys
+from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
 import zerfoo_numba
 from zerfoo_numba import terminal
 from zerfoo_numba.errors import FileError, InputError
 
 
-def generate(arguments) -> None:
+def generate(arguments: Namespace) -> None:
     prompt = _text(arguments)
     if arguments.file and prompt.endswith("\n"):  # the end of the file, not of the prompt
         prompt = prompt[:-1]
@@ -28,7 +30,7 @@ def generate(arguments) -> None:
     terminal.print_timing(model)
 
 
-def chat(arguments) -> None:
+def chat(arguments: Namespace) -> None:
     from zerfoo_numba.conversation import Conversation
 
     model = _load(arguments)
@@ -39,10 +41,10 @@ def chat(arguments) -> None:
         talk.say(arguments.prompt)
 
 
-def info(arguments) -> None:
+def info(arguments: Namespace) -> None:
     from zerfoo_numba import info as contents
 
-    gguf = zerfoo_numba.open_gguf(arguments.file or arguments.model)
+    gguf = zerfoo_numba.open_gguf(arguments.file or _file(arguments))
     context = arguments.ctx_size or None
     if arguments.json:
         print(json.dumps(contents.record(gguf, context), ensure_ascii=False))
@@ -50,8 +52,8 @@ def info(arguments) -> None:
         print(contents.table(gguf, context))
 
 
-def tokenize(arguments) -> None:
-    tokenizer = zerfoo_numba.load_tokenizer(arguments.model)
+def tokenize(arguments: Namespace) -> None:
+    tokenizer = zerfoo_numba.load_tokenizer(_file(arguments))
     if arguments.decode is not None:
         try:
             ids = [int(word) for word in arguments.decode.replace(",", " ").strip("[] ").split()]
@@ -74,7 +76,7 @@ def tokenize(arguments) -> None:
             print(f"{i:6} -> {tokenizer.pieces[i]!r}")
 
 
-def synth(arguments) -> None:
+def synth(arguments: Namespace) -> None:
     from zerfoo_numba import synth as models
 
     if arguments.name is None:
@@ -91,11 +93,15 @@ def synth(arguments) -> None:
 # Parts of the commands ----------------------------------------------------------------------
 
 
-def _load(arguments):
-    terminal.note(f"loading {arguments.model}")
+def _file(arguments: Namespace) -> str:
+    return arguments.model or str(zerfoo_numba.sample_model())
+
+
+def _load(arguments: Namespace) -> Any:
+    terminal.note(f"loading {_file(arguments)}")
     try:
         model = zerfoo_numba.load_model(
-            arguments.model,
+            _file(arguments),
             device=arguments.device,
             context=arguments.ctx_size or None,
             mmproj=arguments.mmproj,
@@ -105,6 +111,7 @@ def _load(arguments):
             threads=arguments.threads,
             requantize=arguments.requantize,
             progress=terminal.note,
+            check_finite=arguments.check_finite,
         )
     finally:
         terminal.note("")
@@ -113,7 +120,7 @@ def _load(arguments):
     return model
 
 
-def _cache_type(arguments):
+def _cache_type(arguments: Namespace) -> str | tuple[str, ...] | None:
     """One name, a (K, V) pair, or None for the default, f16, as of what one flag leaves open."""
     both = arguments.cache_type
     pair = (arguments.cache_type_k or both, arguments.cache_type_v or both)
@@ -122,7 +129,7 @@ def _cache_type(arguments):
     return tuple(name or "f16" for name in pair)
 
 
-def _sampling(arguments) -> dict:
+def _sampling(arguments: Namespace) -> dict[str, Any]:
     return {
         "max_tokens": arguments.n_predict if arguments.n_predict >= 0 else sys.maxsize,
         "temperature": arguments.temp,
@@ -134,7 +141,7 @@ def _sampling(arguments) -> dict:
     }
 
 
-def _text(arguments) -> str:
+def _text(arguments: Namespace) -> str:
     if arguments.prompt is not None:
         return arguments.prompt
     try:

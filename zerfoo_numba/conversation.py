@@ -1,7 +1,9 @@
 """A conversation at the terminal, turn by turn: `zerfoo-numba chat`."""
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from zerfoo_numba import terminal
 from zerfoo_numba.errors import ZerfooError
@@ -18,7 +20,13 @@ class Conversation:
     """`system`: a text or None. `images`: files that go with the first message. `sampling`: the
     options of every answer, as `Model.stream` has them."""
 
-    def __init__(self, model, sampling: dict, system: str | None = None, images=()):
+    def __init__(
+        self,
+        model: Any,
+        sampling: dict[str, Any],
+        system: str | None = None,
+        images: Iterable[Any] = (),
+    ):
         self.model, self.sampling = model, sampling
         self.system = [{"role": "system", "content": system}] if system else []
         self.images = list(images)  # of the next message
@@ -32,7 +40,7 @@ class Conversation:
         if self.images:
             shown = [{"type": "image", "image": image} for image in self.images]
             content = [*shown, {"type": "text", "text": text}]
-        turns = [*self.history, {"role": "user", "content": content}]
+        turns: list[dict[str, Any]] = [*self.history, {"role": "user", "content": content}]
         kept: list[str] = []
         pieces = self.model.stream(self.model.chat_ids(turns), **self.sampling)
         try:

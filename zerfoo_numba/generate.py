@@ -1,8 +1,13 @@
 """A loaded model as text sees it: generation, piece by piece or whole, and chat."""
 
 import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, cast
 
+from zerfoo_numba.devices import Device
 from zerfoo_numba.errors import InputError
+from zerfoo_numba.one_at_a_time import one_at_a_time
+from zerfoo_numba.options import CacheType, Items, Path, Progress
 from zerfoo_numba.sampling import Sampler
 from zerfoo_numba.session import Session
 from zerfoo_numba.stats import Stats
@@ -10,11 +15,14 @@ from zerfoo_numba.text import placeholders
 from zerfoo_numba.vision.sequence import is_image
 
 
+@one_at_a_time("generate", "chat")
 class Model(Session):
     """A GGUF model on a device; see `load_model` for the arguments."""
 
-    def stream(self, prompt, max_tokens=64, temperature=0.0, top_k=40, top_p=0.95, min_p=0.05,
-               repeat_penalty=1.0, seed=None, images=None):  # fmt: skip
+    def stream(self, prompt: str | Iterable[Any], max_tokens: int = 64, temperature: float = 0.0,
+               top_k: int = 40, top_p: float = 0.95, min_p: float = 0.05,
+               repeat_penalty: float = 1.0, seed: int | None = None,
+               images: Sequence[Any] | None = None) -> Iterator[str]:  # fmt: skip
         """Continue `prompt`, piece by piece. temperature 0 is greedy.
 
         prompt: text, or token ids with images among them. images: those of a text, in the places
@@ -33,7 +41,7 @@ class Model(Session):
         if rest:
             yield rest
 
-    def _prompt(self, prompt, images):
+    def _prompt(self, prompt: str | Iterable[Any], images: Sequence[Any] | None) -> list[Any]:
         """Token ids with images among them."""
         if not isinstance(prompt, str):
             if images:
@@ -43,46 +51,55 @@ class Model(Session):
             return self.tokenizer.encode(prompt)
         return placeholders.prompt_items(self.tokenizer, prompt, list(images))
 
-    def stream_ids(self, ids, max_tokens, sampler=None):
+    def stream_ids(
+        self, ids: Items, max_tokens: int, sampler: Sampler | None = None
+    ) -> Iterator[int]:
         """The token ids that follow `ids`, until an end-of-text token or a full context."""
         self.stats = stats = Stats()
         with self.device.timer() as timing:
             tokens = self.read(ids)
         stats.prompt_tokens, stats.images = len(tokens.ids), len(tokens.pictures)
         stats.image_seconds = timing.seconds if tokens.pictures else 0.0
-        choose = self._choices(None if sampler is None or sampler.greedy else sampler)
-        with self.device.timer() as timing:
-            self.prefill(tokens)
-        stats.prompt_seconds = timing.seconds
-        token = next(choose)
+        sampler = None if sampler is None or sampler.greedy else sampler
+        with self.lock:
+            with self.device.timer() as timing:
+                self.prefill(tokens)
+            stats.prompt_seconds = timing.seconds
+            choose = self._choices(max_tokens, sampler)
+            token = next(choose)
+            mine = (self.sequence, self.length)
         while stats.generated_tokens < max_tokens and token not in self.tokenizer.eos_ids:
             stats.generated_tokens += 1
             yield token
             if stats.generated_tokens == max_tokens or self.length == self.context:
                 return
             start = time.perf_counter()
-            token = next(choose)
+            with self.lock:
+                if mine != (self.sequence, self.length):
+                    raise InputError(
+                        "another call has ended the sequence of this stream; load the model once "
+                        "for each stream that is read at the same time"
+                    )
+                token = next(choose)
+                mine = (self.sequence, self.length)
             stats.decode_steps += 1
             stats.generated_seconds += time.perf_counter() - start
 
-    def _choices(self, sampler):
-        """Endless ids after a prefill, greedy without a sampler; the device chooses, the host reads
-        4 bytes."""
-        kind = "greedy" if sampler is None else "sampled"
+    def _choices(self, count: int, sampler: Sampler | None) -> Iterator[int]:
+        """Up to `count` ids after a prefill, greedy without a sampler; the device chooses, the host
+        reads 4 bytes."""
         if sampler is None:
             self.greedy_start()
-        else:
-            self.draws.start(sampler)
-            self.draws.choose(0)
-        while True:
-            yield int(self.device.read(self.walk.tokens.view((1,)))[0])
-            self._continue(kind, 1)
+            return self.steps.ids("greedy", count)
+        self.draws.start(sampler)
+        self.draws.choose(0)
+        return self.steps.ids("sampled", count)
 
-    def generate(self, prompt, **options):
+    def generate(self, prompt: str | Iterable[Any], **options: Any) -> str:
         """The text that continues `prompt`; options as `stream`."""
         return "".join(self.stream(prompt, **options))
 
-    def chat(self, messages, **options):
+    def chat(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> str:
         """The answer to `messages` ([{"role": ..., "content": ...}]) by the chat template.
 
         A content may be a list of parts, {"type": "text", "text": ...} and {"type": "image",
@@ -90,16 +107,22 @@ class Model(Session):
         """
         return self.generate(self.chat_ids(messages), **options)
 
-    def chat_ids(self, messages):
+    def chat_ids(self, messages: Sequence[Mapping[str, Any]]) -> list[Any]:
         """The token ids of `messages` under the file's chat template, ready for an answer; an
         image part is among them as its image."""
         from zerfoo_numba import chat as chat_templates  # jinja2, which few need
 
-        return chat_templates.prompt_items(self.gguf.metadata, self.tokenizer, messages)
+        return chat_templates.prompt_items(
+            self.gguf.metadata, self.tokenizer, cast(list[dict[str, Any]], messages)
+        )
 
 
-def load_model(path, device="auto", context=None, mmproj=None, activation=None, cache_type=None,
-               graph=True, fuse=True, threads=None, requantize=None, progress=None):  # fmt: skip
+def load_model(path: Path, device: str | Device = "auto", context: int | None = None,
+               mmproj: Path | None = None, activation: str | None = None,
+               cache_type: CacheType | None = None, graph: bool = True,
+               fuse: bool | Iterable[str] = True, threads: int | None = None,
+               requantize: str | None = None, progress: Progress | None = None,
+               check_finite: bool = False) -> Model:  # fmt: skip
     """Load a GGUF model.
 
     device: "auto", "cuda", "cpu", "emulator", or a Device. context: tokens that the cache holds;
@@ -113,6 +136,17 @@ def load_model(path, device="auto", context=None, mmproj=None, activation=None, 
     as the original runtime did for speed; it loses accuracy and warns. mmproj: the file of the
     model's image tower and projector, for images in prompts. progress: called with a text, as
     "loading 40% of 806 MB" or "compiling ...", whenever there is news of what takes long.
+    check_finite: look at every row of logits for NaN and infinity, at the cost of a launch and a
+    read each; NumericError names the layer where the first of them arose.
+
+    The same seed, prompt and options give the same ids on the same device, again and again and
+    after another load, whatever the number of cpu threads. Between devices, GPUs of another compute
+    capability, or with another `fuse`, sums may be taken in another order: logits then differ in
+    their last digits, and where two tokens are all but equally likely, so may the ids.
+
+    Threads may share a model: each call waits for its turn, so that `generate`, `chat`, `logits`
+    and `taps` are right from any thread. A `stream` whose sequence another call has ended raises
+    InputError. For more at once, load the model once for each thread.
     """
     options = (mmproj, activation, cache_type, graph, fuse, threads, requantize, progress)
-    return Model(path, device, context, *options)
+    return Model(path, device, context, *options, check_finite)

@@ -6,27 +6,31 @@ Progress is one line that the next replaces, and only where stderr is a terminal
 import contextlib
 import sys
 from collections.abc import Callable, Iterator
+from typing import Any
+
+_writing = False  # a text is on the terminal: a note would wipe out the line where it stands
 
 
 def note(text: str) -> None:
     """Progress: one line of the terminal, replaced by the next; "" clears it."""
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() and not _writing:
         print(f"\r\x1b[K{text}{' ...' if text else ''}", end="", file=sys.stderr, flush=True)
 
 
 def progress(what: str, pieces: Iterator[str]) -> Iterator[str]:
-    """`pieces`, with a note on the terminal until the first one."""
+    """`pieces`, with notes on the terminal until the first one."""
+    global _writing
     note(what)
-    waiting = True
     try:
         for piece in pieces:
-            if waiting:
+            if not _writing:
                 note("")
-                waiting = False
+                _writing = True
             yield piece
     finally:
-        if waiting:
+        if not _writing:
             note("")
+        _writing = False
 
 
 def write(pieces: Iterator[str], keep: Callable[[str], object] = lambda piece: None) -> None:
@@ -54,7 +58,7 @@ def read_line(prompt: str) -> str | None:
     return line.rstrip("\r\n") if line else None
 
 
-def stats(model) -> dict:
+def stats(model: Any) -> dict[str, Any]:
     """What the last generation took, as --json has it."""
     last = model.stats
     return {
@@ -71,7 +75,7 @@ def stats(model) -> dict:
     }
 
 
-def print_timing(model) -> None:
+def print_timing(model: Any) -> None:
     """The same as one line on stderr."""
     last = stats(model)
     # The first token comes from the prompt's last logits: no decode step, and none of its time.

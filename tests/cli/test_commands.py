@@ -72,12 +72,13 @@ def test_flags_reach_the_model(model):
     line = (
         "generate -m m.gguf -p x -n -1 -s 5 --temp 0.7 --top-k 9 --top-p 0.8 --min-p 0.1 "
         "--repeat-penalty 1.1 -c 128 -t 2 --device cuda --activation float --cache-type f16 "
-        "--no-graph"
+        "--no-graph --check-finite"
     )
     assert main(line.split()) == 0
     assert model.loaded == ("m.gguf", {
         "context": 128, "threads": 2, "device": "cuda", "activation": "float", "requantize": None,
         "cache_type": "f16", "graph": False, "mmproj": None, "progress": terminal.note,
+        "check_finite": True,
     })  # fmt: skip
     assert model.asked[0][1] == {
         "max_tokens": sys.maxsize, "seed": 5, "temperature": 0.7, "top_k": 9, "top_p": 0.8,
@@ -101,6 +102,7 @@ def test_defaults_are_those_of_the_public_interface(model):
     assert model.loaded[1] == {
         "context": None, "threads": None, "device": "auto", "activation": None, "requantize": None,
         "cache_type": None, "graph": True, "mmproj": None, "progress": terminal.note,
+        "check_finite": False,
     }  # fmt: skip
     assert model.asked[0][1] == {
         "max_tokens": 64, "seed": None, "temperature": 0.0, "top_k": 40, "top_p": 0.95,

@@ -67,6 +67,17 @@ def test_ctrl_c_stops_a_generation(tiny):
     assert error.decode().strip() == ""
 
 
+def test_an_interrupt_of_a_finalizer_is_not_lost():
+    program = (
+        "import sys, time\nfrom zerfoo_numba import cli\nsys.unraisablehook = cli.interrupt_again\n"
+        "class Dropped:\n    def __del__(self):\n        raise KeyboardInterrupt\n"
+        "try:\n    Dropped()\n    time.sleep(100)\n"
+        "except KeyboardInterrupt:\n    print('stopped')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=DEADLINE_S)
+    assert (done.stdout, done.stderr) == (b"stopped\n", b"")
+
+
 def test_a_chat_in_a_terminal(tiny):
     child, terminal = pty.fork()
     if child == 0:

@@ -167,3 +167,5 @@ def test_the_console_script_runs_from_any_directory(fresh, tmp_path):
     assert record["generated_tokens"] == 3
     assert record["device"] == "cpu"
     assert "runs here" in run([fresh / "zerfoo-numba", "info", path], tmp_path)
+    of_the_package = ["generate", "-p", "The for statement", "-n", "3", "--device", "cpu"]
+    assert run([fresh / "zerfoo-numba", *of_the_package], tmp_path).strip()
