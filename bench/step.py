@@ -13,12 +13,9 @@ JSON instead of the table.
 
 import argparse
 import json
-import statistics
 import sys
 import tempfile
 from pathlib import Path
-
-import numpy as np
 
 import zerfoo_numba
 from bench.environment import environment
@@ -26,6 +23,7 @@ from bench.gpus import BOUNDARY_US, find_gpu
 from bench.launches import SECTOR, LaunchCounter, grouped, record, recorded
 from bench.model_header import header
 from bench.roofline import ORIGINS, point
+from bench.roofline_measured import seconds
 from bench.step_plot import draw
 from bench.tps import FUSE, fusions
 from zerfoo_numba import synth
@@ -33,7 +31,6 @@ from zerfoo_numba.errors import InputError, ZerfooError
 from zerfoo_numba.kernels.kv import CACHE_TYPES
 
 PREDICTED = "predicted from emulator counts and published rates"
-REPEATS = 5
 
 
 def step(model, gpu, cached=1024, cache_type="f32", activation="float", boundary_us=BOUNDARY_US,
@@ -113,40 +110,14 @@ def arena(plan):
 def measured(path, device, cached, cache_type, activation, fuse):
     """{(operation, shape): seconds of one launch}, and the seconds of the whole step.
 
-    An operation's launches make one graph, replayed REPEATS times; the median counts. Boundaries
+    An operation's launches make one graph, replayed several times; the median counts. Boundaries
     between the launches are part of it.
     """
     model = zerfoo_numba.load_model(
         path, device=device, context=cached + 64, cache_type=cache_type, activation=activation,
         fuse=fuse,
     )  # fmt: skip
-    walk, device = model.walk, model.device
-    walk.take([0], cached)
-    launch, noted = device.launch, []
-    device.launch = lambda *given, shared=0: noted.append((*given, shared))
-    walk.ops.calls = []
-    try:
-        walk.embed(1)
-        walk.layers(1, cached)
-        walk.project(walk.logits, 0)
-        walk.choose(1)
-    finally:
-        del device.launch
-    kinds = {}
-    for call, given in zip(walk.ops.calls, noted, strict=True):
-        kinds.setdefault((call.name, *call.shape.items()), []).append(given)
-
-    def seconds(launches):
-        graph = device.capture(lambda: [launch(*given) for given in launches])
-        samples = []
-        for _ in range(REPEATS + 1):  # the first warms up
-            device.write(walk.position, np.full(1, cached, np.uint32))
-            with device.timer() as timing:
-                graph.replay()
-            samples.append(timing.seconds)
-        return statistics.median(samples[1:]) / len(launches)
-
-    return {key: seconds(kind) for key, kind in kinds.items()}, seconds(noted) * len(noted)
+    return seconds(model, 1, cached)
 
 
 def add_measured(document, device, model):

@@ -55,11 +55,18 @@ def test_progress_goes_to_the_terminal_and_the_text_to_stdout(tiny):
     assert re.match(r"prompt \d+ tokens in .* generated 4 tokens in", last)
 
 
+def heed_interrupts():
+    """What a shell starts in the background inherits that they are ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_stops_a_generation(tiny):
     # On the emulator, where the whole context takes minutes: it cannot end before the signal.
     command = [*PROGRAM, "generate", "-m", str(tiny), "--device", "emulator"]
     command += ["-p", "ba be", "-n", "-1"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=heed_interrupts
+    )
     until(process.stdout.fileno(), ".")
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=DEADLINE_S)
@@ -69,9 +76,11 @@ def test_ctrl_c_stops_a_generation(tiny):
 
 def test_an_interrupt_of_a_finalizer_is_not_lost():
     program = (
-        "import sys, time\nfrom zerfoo_numba import cli\nsys.unraisablehook = cli.interrupt_again\n"
+        "import signal, sys, time\nfrom zerfoo_numba import cli\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "sys.unraisablehook = cli.interrupt_again\n"
         "class Dropped:\n    def __del__(self):\n        raise KeyboardInterrupt\n"
-        "try:\n    Dropped()\n    time.sleep(100)\n"
+        "try:\n    Dropped()\n    for _ in range(3000):\n        time.sleep(0.01)\n"
         "except KeyboardInterrupt:\n    print('stopped')\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=DEADLINE_S)

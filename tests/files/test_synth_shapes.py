@@ -105,6 +105,7 @@ def test_no_quantisation_spares_the_router_and_nothing_else():
     assert counts == {"F16": 2 + 16 * 7, "F32": 1 + 16 * 3}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mixtral-tiny", "phi-3.5-tiny", "command-r-tiny", "falcon-tiny"])
 def test_a_tiny_one_runs_as_the_reference_has_it(name, tmp_path):
     import reference

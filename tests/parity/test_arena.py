@@ -193,7 +193,7 @@ def run(model, ids):
     "name, activation, fuse",
     [
         ("gemma3_Q4_K_M", "int8", True),
-        ("gemma3_Q4_K_M", "int8", set(FUSIONS)),
+        pytest.param("gemma3_Q4_K_M", "int8", set(FUSIONS), marks=pytest.mark.slow),
         ("qwen2moe", "float", True),
         ("mamba", "float", True),
         ("rwkv7", "float", True),
@@ -242,6 +242,7 @@ def test_a_lifetime_that_is_an_operation_too_short_is_noticed(monkeypatch):
 # What a model does with it ---------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, activation", [("gemma3_Q4_K_M", "int8"), ("qwen2moe", "float"),
                                               ("rwkv6", "float")])  # fmt: skip
 def test_sharing_changes_no_number(name, activation):

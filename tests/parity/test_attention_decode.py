@@ -40,6 +40,7 @@ def test_any_position(device, H, KH, HD):
         assert_close(f"at {p}", decode(device, cache, q, p, HD**-0.5), want, OP["attention"])
 
 
+@pytest.mark.slow_on_cpu
 @pytest.mark.parametrize("softcap", [None, 5.0])
 @pytest.mark.parametrize("pair", [("f16", "q8_0"), ("q8_0", "f32"), ("f32", "f16")])
 def test_keys_and_values_of_different_types(device, pair, softcap):

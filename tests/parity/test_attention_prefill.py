@@ -36,6 +36,7 @@ def prefill(device, cache, q, start, scale, window=None, softcap=None, spans=Non
     return device.read(out)
 
 
+@pytest.mark.slow_on_cpu
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_tiles(device, shape):
     T, start, H, KH, HD, VD, window, softcap = shape

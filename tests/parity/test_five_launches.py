@@ -214,7 +214,7 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("five_launches")
 
 
-@pytest.mark.parametrize("name", ["gemma", "llama"])
+@pytest.mark.parametrize("name", ["gemma", pytest.param("llama", marks=pytest.mark.slow)])
 def test_five_launches_a_layer_and_four_a_token(folder, name):
     plain, more, _ = greedy(folder, name, EmulatorDevice(checks=True), (), 4)
     ids, launches, share = greedy(folder, name, EmulatorDevice(checks=True), tuple(FUSIONS), 4)

@@ -33,7 +33,7 @@ def prompt(length):
     return [3 + (7 * i) % 500 for i in range(length)]
 
 
-@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("length", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in LENGTHS)])
 def test_replay_equals_eager(load, device_name, length):
     steps = 4 if device_name == "emulator" else 40
     models = (load(device_name, graph) for graph in (1, 0))

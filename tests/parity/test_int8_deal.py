@@ -15,6 +15,7 @@ from zerfoo_numba.quant.packed import LAYOUTS
 SHAPES = ((9, 1152), (11, 4352), (3, 16640))
 
 
+@pytest.mark.slow_on_cpu
 @pytest.mark.parametrize("type_name", LAYOUTS)
 @pytest.mark.parametrize("N, K", SHAPES)
 def test_long_rows(device, type_name, N, K):

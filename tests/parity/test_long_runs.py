@@ -47,6 +47,7 @@ def test_taps_of_keys_beyond_the_wrap(device_name):
             np.testing.assert_allclose(taps[key], want, atol=1e-4, err_msg=key)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["f16", "q8_0", ("f16", "q8_0")])
 def test_other_cache_types_in_a_ring(device_name, kind):
     """Chunks and single steps leave the same keys, so they give the same logits."""

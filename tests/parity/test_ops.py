@@ -227,6 +227,7 @@ def test_embed(device, type_name):
     assert_close(f"embed {type_name}", device.read(out), want, OP["embed"])
 
 
+@pytest.mark.slow_on_cpu
 @pytest.mark.parametrize("cache_type", CACHE_TYPES)
 @pytest.mark.parametrize("H, KH, HD", HEADS)
 @pytest.mark.parametrize("T, start", [(1, 0), (1, 40), (1, 7), (5, 0), (4, 29)])
@@ -244,6 +245,7 @@ def test_attention(device, H, KH, HD, T, start, window, softcap, cache_type):
     assert_close("attention", device.read(out), want, OP["attention"])
 
 
+@pytest.mark.slow_on_cpu
 def test_attention_with_values_of_another_width(device):
     rng = np.random.default_rng(11)
     cache, (k, v) = kv_cache(device, rng, 20, 2, 48, 72, "f32", 4)

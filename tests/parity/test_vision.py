@@ -200,6 +200,7 @@ def check_bench(name, device_name, capsys, monkeypatch):
     assert name in vision.table(record)
 
 
+@pytest.mark.slow
 def test_bench_llava_throughput(device_name, capsys, monkeypatch):
     check_bench("llava", device_name, capsys, monkeypatch)
 

@@ -18,7 +18,7 @@ from zerfoo_numba.ptx.link import architecture
 pytest.importorskip("cuda.core", reason="needs the cuda extra")
 
 FAST = ((8, 0), (9, 0), (12, 0))
-EVERY = 12  # kernel in every run; all of them in the slow one
+EVERY = 20  # kernel in every run; all of them in the slow one
 F32 = Pointer(np.dtype(np.float32))
 tanh_approx = ptx_op((float32,), (float32,), "tanh.approx.f32 $0, $1;")
 

@@ -16,6 +16,7 @@ from zerfoo_numba.ptx import cache
 from zerfoo_numba.ptx import native as engine
 from zerfoo_numba.ptx.compile import Pointer, compile_ptx, ptx_op
 from zerfoo_numba.ptx.native import program
+from zerfoo_numba.ptx.native.runner import INSIDE
 from zerfoo_numba.ptx.native.target import host
 
 
@@ -117,6 +118,17 @@ def test_a_buffer_given_back_before_its_launch_ran(values):
     junk = [device.upload(np.full(1000, 7, np.float32)) for _ in range(4)]
     assert (device.read(out) == values * np.float32(2) + np.float32(1)).all()
     assert len(junk) == 4
+
+
+def test_records_are_kept_while_a_thread_may_look_at_them(values):
+    device = CpuDevice(threads=1)
+    buffers = [device.upload(values), device.upload(values)]
+    inside = device.pool._region[:64].view(np.uint64)
+    for there, count, kept in ((0, 1, 1), (1, 5, 6), (0, 1, 2)):
+        inside[INSIDE // 8] = there
+        for _ in range(count):
+            device.capture(lambda: chain(device, buffers, 2)).replay()
+        assert len(device.pool._kept) == kept
 
 
 def test_memory(values):

@@ -72,9 +72,9 @@ class CpuDevice(Device):
         return address
 
     def release(self, address):
-        room = self._memory.pop(address)
         if len(self._pending):  # a launch that has not run yet may use it
-            self._released.append(room)
+            self._released.append(self._memory[address])
+        del self._memory[address]
 
     def adopt(self, array, name=""):
         address = array.ctypes.data

@@ -9,6 +9,7 @@ from numba import cuda
 from numba.cuda.types import float32, uint32, uint64
 
 from zerfoo_numba.kernels.activation import LOG2E, tanh
+from zerfoo_numba.kernels.chain import chain
 from zerfoo_numba.kernels.heads import row_after
 from zerfoo_numba.kernels.warp import lane_id, madd, warp_id, warp_max, warp_sum
 from zerfoo_numba.ptx.instructions import (
@@ -29,20 +30,6 @@ PITCH = KEYS + 1  # of the elements of 32 keys, so that neither their lanes nor 
 
 load_f32, store_f32 = byte_load(float32), byte_store(float32)
 device = cuda.jit(device=True, forceinline=True)
-
-
-def chain(functions):
-    """The functions, called one after another with the same arguments."""
-    if len(functions) == 1:
-        return functions[0]
-    first, others = functions[0], chain(functions[1:])
-
-    @device
-    def both(*args):
-        first(*args)
-        others(*args)
-
-    return both
 
 
 def make_copy(load, start_of, together, by_key):

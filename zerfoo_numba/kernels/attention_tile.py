@@ -21,12 +21,12 @@ from zerfoo_numba.kernels.attention_parts import (
     PITCH,
     ROWS,
     SCORES,
-    chain,
     make_copy,
     make_dot,
     make_values,
     weigh,
 )
+from zerfoo_numba.kernels.chain import chain
 from zerfoo_numba.kernels.heads import first_key, row_after
 from zerfoo_numba.kernels.kv import CACHE_TYPES
 from zerfoo_numba.kernels.warp import FULL, lane_id, madd, warp_id

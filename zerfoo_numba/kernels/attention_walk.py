@@ -10,6 +10,7 @@ from numba import cuda
 from numba.cuda.types import float32, uint32
 
 from zerfoo_numba.kernels.activation import LOG2E, tanh
+from zerfoo_numba.kernels.chain import chain
 from zerfoo_numba.kernels.heads import row_after
 from zerfoo_numba.kernels.warp import FULL, lane_id, madd
 from zerfoo_numba.ptx.instructions import ex2, rcp
@@ -110,18 +111,6 @@ def make_merge(count):
                 )
 
         return level
-
-    def chain(functions):
-        if len(functions) == 1:
-            return functions[0]
-        first, others = functions[0], chain(functions[1:])
-
-        @device
-        def both(scores):
-            first(scores)
-            others(scores)
-
-        return both
 
     steps = chain([make_level(*level) for level in levels])
 

@@ -29,6 +29,7 @@ from numba.cuda.types import float32, int32, uint32, uint64
 
 from zerfoo_numba.kernels import blocks, matvec_int8
 from zerfoo_numba.kernels.block_dot import FAMILIES
+from zerfoo_numba.kernels.chain import chain
 from zerfoo_numba.kernels.matmul_mma_slab import (
     COPIES,
     HALVES,
@@ -66,20 +67,6 @@ TOTALS = 4 * TILES
 ROWS_OF_BLOCK = WARPS * ROWS_OF_WARP
 
 device = cuda.jit(device=True, forceinline=True)
-
-
-def chain(functions):
-    """The functions, called one after another with the same arguments."""
-    if len(functions) == 1:
-        return functions[0]
-    first, others = functions[0], chain(functions[1:])
-
-    @device
-    def both(*args):
-        first(*args)
-        others(*args)
-
-    return both
 
 
 # Products -------------------------------------------------------------------------------------

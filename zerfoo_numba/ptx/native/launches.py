@@ -84,9 +84,9 @@ class Launches:
         words[start + 6] = total
         chunks = 1 if program.whole_grid else self.threads * _CHUNKS_PER_THREAD
         words[start + 7] = max(1, -(-total // chunks))
-        self.count += 1
         self.scratch_bytes = max(self.scratch_bytes, program.scratch_bytes(shared, total))
-        self._kept.append(program)
+        self._kept[self.count :] = [program]
+        self.count += 1  # last: an interrupt before it leaves the list as it was
 
     def _grow(self, parameters):
         """Parameters are bound as offsets until the list runs, so that growing moves nothing."""
@@ -111,6 +111,11 @@ class Launches:
         base = np.uint64(self._parameters.ctypes.data)
         offsets[offsets < base] += base
         return self._records.ctypes.data
+
+    def keep(self, kept):
+        """Put the memory of the records last in `kept`, once."""
+        if not kept or kept[-1] is not self._records:
+            kept.append(self._records)
 
     def failed(self):
         """The error of the first launch that did not go well, or None."""
@@ -137,19 +142,17 @@ class Pool:
         self.threads = max(1, threads or physical_cores())
         code = runner.functions()
         pointer, number = ctypes.c_void_p, ctypes.c_uint64
-        self._publish = ctypes.CFUNCTYPE(None, pointer, pointer, number)(code["publish"])
-        self._retire = ctypes.CFUNCTYPE(None, pointer, number)(code["retire"])
-        self._work = ctypes.CFUNCTYPE(None, pointer, number, number)(code["work"])
+        self._execute = ctypes.CFUNCTYPE(None, pointer, pointer, number)(code["execute"])
         self._serve = ctypes.CFUNCTYPE(None, pointer, number)(code["serve"])
         self._region = aligned_bytes(runner.SCRATCH + 8 * self.threads)
         self._flags = self._region[runner.SLEEPING :]
         self._scratch = [aligned_bytes(0) for _ in range(self.threads)]
-        self._kept = []  # scratch that a late thread may still look at
+        self._kept = []  # scratch and records that a late thread may still look at
         self._lock = threading.Lock()
         self._wake = [threading.Event() for _ in range(self.threads)]
         for i in range(1, self.threads):
             self._flags[i] = 1
-            arguments = (self._serve, self._region, self._wake[i], i)
+            arguments = (self._serve, self._region, self._wake[i], i, self._kept)
             threading.Thread(target=_help, args=arguments, daemon=True).start()
         self._closed = weakref.finalize(self, _close, self._region, self._wake)
 
@@ -157,7 +160,6 @@ class Pool:
         pointers = self._region[runner.SCRATCH :].view(np.uint64)
         for i, old in enumerate(self._scratch):
             if old.size < size:
-                self._kept.append(old)
                 self._scratch[i] = aligned_bytes(size, _LARGEST_ALIGNMENT)
                 pointers[i] = self._scratch[i].ctypes.data
 
@@ -176,22 +178,23 @@ class Pool:
                 words[runner.CLOCK // 8] = time.CLOCK_MONOTONIC if clock is None else clock
             self._reserve(launches.scratch_bytes)
             records, count = launches.bind(), launches.count
-            region = self._region.ctypes.data
-            self._publish(region, records, count)
-            generation = int(self._region[:8].view(np.uint64)[0])
+            if not words[runner.INSIDE // 8]:
+                # A thread that comes in now finds the records of the last run, and none before.
+                del self._kept[:-1]
+            launches.keep(self._kept)
             for i in range(1, self.threads):
                 if self._flags[i]:
                     self._flags[i] = 0
                     self._wake[i].set()
-            self._work(region, 0, generation)
-            self._retire(records, count)
+            self._execute(self._region.ctypes.data, records, count)
         error = launches.failed()
         if error is not None:
             raise error
 
 
-def _help(serve, region, wake, number):
-    """A helper thread's life: asleep until woken, then compiled code until idle."""
+def _help(serve, region, wake, number, kept):
+    """A helper thread's life: asleep until woken, then compiled code until idle. It holds what it
+    may look at, `kept`, for as long as it lives."""
     while True:
         wake.wait()
         wake.clear()

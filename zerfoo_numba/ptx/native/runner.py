@@ -3,8 +3,9 @@
 A launch is done when all its blocks are finished, not when all threads have come by: a thread
 that the system has taken away holds nobody up unless it was inside a block. Blocks are claimed in
 chunks by a compare-and-swap on a word that also holds the run's generation, so that a thread that
-wakes up late cannot touch a later run. Where there is room for times, the first thread notes when
-it saw each launch done.
+wakes up late cannot touch a later run. It may still look at the records of an old one: threads
+count themselves in and out, and records are kept while one is inside. Where there is room for
+times, the first thread notes when it saw each launch done.
 """
 
 import functools
@@ -16,7 +17,7 @@ from zerfoo_numba.ptx.native.target import host
 # Byte offsets in a launch record, beside those of `layout`.
 TOTAL, CHUNK, CLAIM, FINISHED = 48, 56, 64, 72
 # Byte offsets in the region that all threads share; the scratch pointers follow, 8 bytes each.
-GENERATION, RECORDS, COUNT, TIMES, CLOCK, SLEEPING, SCRATCH = 0, 8, 16, 24, 32, 64, 1024
+GENERATION, RECORDS, COUNT, TIMES, CLOCK, INSIDE, SLEEPING, SCRATCH = 0, 8, 16, 24, 32, 40, 64, 1024
 
 _TEXT = """target triple = "{triple}"
 declare i32 @{yield}()
@@ -35,7 +36,7 @@ give:
   ret void
 }}
 
-define void @publish(ptr %region, ptr %records, i64 %count) {{
+define internal void @publish(ptr %region, ptr %records, i64 %count) {{
 entry:
   %old = load i64, ptr %region
   %next = add i64 %old, 1
@@ -62,7 +63,7 @@ end:
   ret void
 }}
 
-define void @retire(ptr %records, i64 %count) {{
+define internal void @retire(ptr %records, i64 %count) {{
 entry:
   br label %loop
 loop:
@@ -80,7 +81,7 @@ end:
 }}
 
 ; All launches of the run of a generation. Returns early when that run is over.
-define void @work(ptr %region, i64 %thread, i64 %generation) {{
+define internal void @work(ptr %region, i64 %thread, i64 %generation) {{
 entry:
   %records.at = getelementptr i8, ptr %region, i64 {records}
   %records = load ptr, ptr %records.at
@@ -160,11 +161,21 @@ leave:
   ret void
 }}
 
+; A whole run, in one call so that no interrupt of the program leaves one that is under way.
+define void @execute(ptr %region, ptr %records, i64 %count) {{
+  call void @publish(ptr %region, ptr %records, i64 %count)
+  %generation = load i64, ptr %region
+  call void @work(ptr %region, i64 0, i64 %generation)
+  call void @retire(ptr %records, i64 %count)
+  ret void
+}}
+
 ; A helper thread: works on every new run, and returns to sleep when none comes for a while.
 define void @serve(ptr %region, i64 %thread) {{
 entry:
   %flag.b = add i64 %thread, {sleeping}
   %flag = getelementptr i8, ptr %region, i64 %flag.b
+  %inside = getelementptr i8, ptr %region, i64 {inside}
   br label %look
 look:
   %last = phi i64 [0, %entry], [%last, %idle], [%generation, %busy], [%last, %stay]
@@ -173,7 +184,9 @@ look:
   %old = icmp eq i64 %generation, %last
   br i1 %old, label %pause, label %busy
 busy:
+  %before = atomicrmw add ptr %inside, i64 1 seq_cst
   call void @work(ptr %region, i64 %thread, i64 %generation)
+  %after = atomicrmw sub ptr %inside, i64 1 seq_cst
   br label %look
 pause:
   call void @wait(i64 %turn)
@@ -206,7 +219,7 @@ def functions():
     text = _TEXT.format(
         triple=target.triple, spins=2000, patience=2400, record=RECORD_BYTES, records=RECORDS,
         count=COUNT, claim=CLAIM, finished=FINISHED, total=TOTAL, chunk=CHUNK, scratch=SCRATCH,
-        sleeping=SLEEPING, times=TIMES, clock=CLOCK, pause=pause, pause_declaration=(
+        inside=INSIDE, sleeping=SLEEPING, times=TIMES, clock=CLOCK, pause=pause, pause_declaration=(
             "declare void @llvm.x86.sse2.pause()" if target.is_x86 else ""
         ), read_clock="" if windows else clock, clock_declaration=(
             "" if windows else "declare i32 @clock_gettime(i32, ptr)"
@@ -214,7 +227,7 @@ def functions():
     )  # fmt: skip
     engine = _load(compile_module(text, target), target)
     _kept.append(engine)
-    names = ("publish", "retire", "work", "serve")
+    names = ("execute", "serve")
     return {name: engine.get_function_address(name) for name in names}
 
 
