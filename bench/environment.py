@@ -34,7 +34,8 @@ def environment():
         "python": platform.python_version(),
         "packages": {name: v for name in PACKAGES if (v := _version(name))},
         "build_commit": _git("rev-parse", "--short", "HEAD") or "unknown",
-        "tree_dirty": bool(_git("status", "--porcelain")),
+        # Results are no part of what is measured: the first must not spoil the second.
+        "tree_dirty": bool(_git("status", "--porcelain", "--", ":/", ":(top,exclude)reports")),
     }
 
 

@@ -9,6 +9,7 @@ llama-bench times.
 import ctypes
 import json
 import os
+import re
 import sys
 import time
 
@@ -33,7 +34,8 @@ def main():
     def answer(record):
         os.write(answers, (json.dumps(record) + "\n").encode())
 
-    answer({"version": llama_cpp.__version__, "extra_buffer_types": extra})
+    answer({"version": f"llama-cpp-python {llama_cpp.__version__}", "extra_buffer_types": extra,
+            "features": features(llama_cpp)})  # fmt: skip
     for line in sys.stdin:
         request = json.loads(line)
         if "prefill" in request:
@@ -42,6 +44,12 @@ def main():
         else:
             seconds = decode(llama_cpp, session, request["decode"], 1)
         answer({"seconds": seconds})
+
+
+def features(llama_cpp):
+    """What the build uses of the machine, by its own words: "AVX2 AVX512 ... REPACK"."""
+    said = llama_cpp.llama_print_system_info().decode()
+    return " ".join(re.findall(r"(\w+) = 1", said))
 
 
 def _silent(llama_cpp):
