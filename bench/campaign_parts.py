@@ -70,7 +70,9 @@ def parts(options, folder):
         prefill = ("--depth", str(options.prefill), "-n", "4")
         yield Part(f"{name}.prefill", (*run, *prefill), 60)
         steps = (*python, "bench.step", "-m", path, "--json", "--gpu", options.gpu, *device)
-        yield Part(f"{name}.step", (*steps, "--cached", str(options.cached)), 90)
+        # The settings of the default, which bench.tps takes by itself.
+        more = ("--activation", "int8", "--cache-type", "f16", "--cached", str(options.cached))
+        yield Part(f"{name}.step", (*steps, *more), 90)
     suite = (*python, "pytest", "-p", "no:cacheprovider", *options.parity, *device)
     yield Part("parity", suite, options.parity_limit, "pytest")
 

@@ -86,6 +86,11 @@ def draw(results, path):
     return True
 
 
+def _three(value):
+    """Three digits, or all those before the point."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def _panel(axes, name, rows):
     end = max(sum(parts[n] for n in NAMES) for _, parts in rows)
     scale, unit = (1e3, "ms") if end >= 1e4 else (1, "µs")
@@ -97,8 +102,7 @@ def _panel(axes, name, rows):
             axes.barh(y, width, left=start, color=color, hatch=hatch, edgecolor="white", height=0.7)
             start += width
         rate = 1e6 / parts["whole"]
-        text = f"  {parts['whole'] / scale:.3g} {unit}, "
-        text += f"{rate:,.0f} tokens/s" if rate >= 100 else f"{rate:.3g} tokens/s"
+        text = f"  {_three(parts['whole'] / scale)} {unit}, {_three(rate)} tokens/s"
         text += " at most" if name.startswith("PREDICTED") else ""
         text += ", from caches" if parts["cached"] else ""
         axes.text(start, y, text, va="center", fontsize=FONT - 1, color=INK)

@@ -30,7 +30,7 @@ def decode(page):
         rows.append((
             model_name(r), r["x_device"], r["x_activation"], r["type_k"], r["n_depth"],
             f"{r['x_median_ts']:.1f} ({low:.1f} to {high:.1f})", f"{runs} x {count}{short}",
-            f"{r['x_launches_per_token']:.0f}", f"{100 * r['x_graph_share']:.0f} %", _prefill(r),
+            f"{r['x_launches_per_token']:.0f}", _share(r), _prefill(r),
             memory, "yes" if r["x_ids_equal_without_graph"] else "NO", commit_of(r),
             page.link(path),
         ))  # fmt: skip
@@ -45,6 +45,10 @@ def _prefill(record):
     seconds = statistics.median(record["x_prefill_samples_ns"]) / 1e9
     tokens = record["x_prefill_tokens"]
     return f"{tokens / seconds:.0f} ({tokens})" if seconds else ""
+
+
+def _share(record):
+    return f"{100 * record['x_graph_share']:.0f} %"
 
 
 def setting(path, record):
@@ -169,8 +173,9 @@ def ceilings(page):
 
 
 def _read(row):
-    size = row["bytes"] / 2**20
-    return f"{row['gb_per_s']:.3g} ({size:.3g} MiB)"
+    kib = row["bytes"] / 2**10
+    size = f"{kib:.0f} KiB" if kib < 1024 else f"{kib / 1024:,.0f} MiB"
+    return f"{row['gb_per_s']:.3g} ({size})"
 
 
 def formats(page):
@@ -246,16 +251,16 @@ def over_time(page):
     for found in series.values():
         found.sort(key=lambda item: item[0])
         when, path, first = found[0]
-        rows.append((when, model_name(first), first["x_device"], commit_of(first),
+        rows.append((when, model_name(first), first["x_device"], _share(first), commit_of(first),
                      f"{first['x_median_ts']:.1f}", "", page.link(path)))  # fmt: skip
         for (_, _, before), (when, path, now) in pairwise(found):
             change = now["x_median_ts"] / before["x_median_ts"] - 1
             flag = " **REGRESSION**" if change < -REGRESSION else ""
-            rows.append((when, model_name(now), now["x_device"], commit_of(now),
+            rows.append((when, model_name(now), now["x_device"], _share(now), commit_of(now),
                          f"{now['x_median_ts']:.1f}", f"{100 * change:+.1f} %{flag}",
                          page.link(path)))  # fmt: skip
     rows = [(row[0][:10], *row[1:]) for row in rows]
-    headings = ("date", "model", "device", "commit", "tokens/s", "change", "")
+    headings = ("date", "model", "device", "in the graph", "commit", "tokens/s", "change", "")
     note = (
         f"Milestones: decoding with the same settings, from run to run; a loss of more than "
         f"{REGRESSION:.0%} is flagged."

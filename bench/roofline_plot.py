@@ -190,8 +190,8 @@ def _legend(figure, document):
         title_fontsize=FONT, alignment="left", handletextpad=0.4, columnspacing=1.6,
     )  # fmt: skip
     note = (
-        "Times: all launches of the step, the boundaries between them included. Traffic: counted "
-        "by the emulator."
+        "Times: all launches of the step, boundaries included. Traffic: counted by the emulator. "
+        "Above the memory line: read from a cache."
         if measured(document)
         else "Floors only: latency, caches and launch boundaries are left out. Times: all "
         "launches of the step."
