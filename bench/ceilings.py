@@ -181,6 +181,10 @@ def measure(device, largest):
     }
 
 
+def size(nbytes):
+    return f"{nbytes >> 20} MiB" if nbytes >= 1 << 20 else f"{nbytes >> 10} KiB"
+
+
 def main(argv=None):
     first = __doc__.split("\n")[0]
     parser = argparse.ArgumentParser(prog="python -m bench.ceilings", description=first)

@@ -10,7 +10,7 @@ import re
 import sys
 from pathlib import Path
 
-from bench import report_sections, store
+from bench import report_sections, roofline_plot, store
 from bench.report import Page
 from zerfoo_numba.architectures import ARCHS
 from zerfoo_numba.errors import ZerfooError
@@ -24,11 +24,6 @@ FORMATS = {
     "floats": floats, "one scale a block": legacy, "K-quants": kquants, "I-quants": iquants,
     "ternary": ternary, "FP4": fp4, "FP8": fp8,
 }  # fmt: skip
-# The first of these that reports/ has.
-PICTURES = (
-    ("*/roofline-*.png", "Every kernel of a decode step under the ceilings of the machine"),
-    ("quants.png", "What each block format costs in accuracy, instructions and time"),
-)
 
 
 def architectures(_):
@@ -75,10 +70,20 @@ def results(reports):
 
 
 def picture(reports):
-    for pattern, alternative in PICTURES:
-        for path in sorted(reports.glob(pattern)):
-            yield f"![{alternative}]({path.relative_to(reports.parent).as_posix()})"
-            return
+    """A measured roofline, else a predicted one, else what each block format costs."""
+    rooflines = sorted(
+        (not roofline_plot.measured(record), path.with_suffix(".png"))
+        for path, kind, record in store.read_all(reports)
+        if kind == "roofline"
+    )
+    path = reports / "quants.png"
+    alternative = "What each block format costs in accuracy, instructions and time"
+    if rooflines:
+        predicted, path = rooflines[0]
+        ceilings = "a GPU's published rates, predicted" if predicted else "measured ceilings"
+        alternative = f"Every kernel of a decode step and a prefill under {ceilings}"
+    if path.exists():
+        yield f"![{alternative}]({path.relative_to(reports.parent).as_posix()})"
 
 
 PARTS = {f.__name__: f for f in (architectures, formats, results, picture)}

@@ -4,6 +4,7 @@ import statistics
 from itertools import pairwise
 
 from bench import report_plot, roofline_plot
+from bench.ceilings import size
 from bench.store import model_name
 
 REGRESSION = 0.05
@@ -173,9 +174,7 @@ def ceilings(page):
 
 
 def _read(row):
-    kib = row["bytes"] / 2**10
-    size = f"{kib:.0f} KiB" if kib < 1024 else f"{kib / 1024:,.0f} MiB"
-    return f"{row['gb_per_s']:.3g} ({size})"
+    return f"{row['gb_per_s']:.3g} ({size(row['bytes'])})"
 
 
 def formats(page):

@@ -39,7 +39,7 @@ def roofs(measured):
     for row in reversed(rows[:-1]):
         if row["gb_per_s"] > LEVELS * kept[-1]["gb_per_s"]:
             kept.append(row)
-    read = [[f"{_size(r['bytes'])} {r['gb_per_s']:.3g} GB/s", r["gb_per_s"]] for r in kept]
+    read = [[f"{ceilings.size(r['bytes'])} {r['gb_per_s']:.3g} GB/s", r["gb_per_s"]] for r in kept]
     read[0][0] = f"memory {kept[0]['gb_per_s']:.3g} GB/s"
     names = {"float32": "float32 FMA", "int8": "8-bit dot", "tensor": "tensor cores, f16 mma",
              "tensor_int8": "tensor cores, 8-bit mma"}  # fmt: skip
@@ -48,10 +48,6 @@ def roofs(measured):
         for kind, rate in measured["rates"].items()
     ]
     return {"read": read[::-1], "compute": compute}
-
-
-def _size(nbytes):
-    return f"{nbytes >> 20} MiB" if nbytes >= 1 << 20 else f"{nbytes >> 10} KiB"
 
 
 def _rate(tops):
